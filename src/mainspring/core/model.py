@@ -1,0 +1,120 @@
+"""The whole model: an optional encoder, an optional decoder, named heads."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mainspring import spec
+from mainspring.core.cache import Cache
+from mainspring.core.heads import build_head
+from mainspring.core.stack import Stack
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model's forward pass gives. `logits` are None where the model has no such head."""
+
+    logits: Tensor | None
+    last_hidden_state: Tensor
+    encoder_last_hidden_state: Tensor | None = None
+
+
+class Transformer(nn.Module):
+    """Owns every token table once; stacks and heads borrow them when called."""
+
+    def __init__(self, model: spec.Model):
+        super().__init__()
+        self.spec = model
+        self.tables = nn.ModuleDict()
+        for stack in (model.encoder, model.decoder):
+            if stack is not None and isinstance(stack.embedding, spec.TokenEmbedding):
+                name, rows = stack.embedding.table, stack.embedding.vocabulary
+                if name not in self.tables:
+                    self.tables[name] = nn.Embedding(rows, stack.width)
+        self.encoder = Stack(model.encoder) if model.encoder else None
+        self.decoder = Stack(model.decoder) if model.decoder else None
+        last = model.decoder or model.encoder
+        assert last is not None
+        self.heads = nn.ModuleDict({name: build_head(h, last.width) for name, h in model.heads})
+
+    def table(self, stack: spec.Stack | None) -> nn.Embedding | None:
+        """The token table that a stack borrows."""
+        if stack is None or not isinstance(stack.embedding, spec.TokenEmbedding):
+            return None
+        table = self.tables[stack.embedding.table]
+        assert isinstance(table, nn.Embedding)
+        return table
+
+    def encode(
+        self,
+        inputs: Tensor,
+        keep_BS: Tensor | None = None,
+        at_BT: Tensor | None = None,
+        segments: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """The encoder's hidden states BSD. `keep_BS` is False at padding."""
+        assert self.encoder is not None
+        table = self.table(self.spec.encoder)
+        return self.encoder(inputs, table, keep_BS, at_BT=at_BT, segments=segments)
+
+    def decode(
+        self,
+        ids_BT: Tensor,
+        memory_BSD: Tensor | None = None,
+        memory_keep_BS: Tensor | None = None,
+        keep_BS: Tensor | None = None,
+        cache: Cache | None = None,
+        at_BT: Tensor | None = None,
+        segments: tuple[Tensor, Tensor] | None = None,
+        memory_segments: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """The decoder's hidden states BTD. With a `cache`, `ids_BT` are only the new tokens."""
+        assert self.decoder is not None
+        return self.decoder(
+            ids_BT,
+            self.table(self.spec.decoder),
+            keep_BS,
+            memory_BSD,
+            memory_keep_BS,
+            cache,
+            at_BT,
+            segments,
+            memory_segments,
+        )
+
+    def read(self, head: str, x_BTD: Tensor) -> Tensor:
+        """What the named head makes of hidden states."""
+        return self.heads[head](x_BTD, self.table(self.spec.decoder or self.spec.encoder))
+
+    def new_cache(self, capacity: int) -> Cache:
+        """An empty cache for `capacity` decoder positions."""
+        assert self.spec.decoder is not None
+        return Cache(len(self.spec.decoder.layers), capacity)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Output:
+        """One full pass, in the ecosystem's names.
+
+        Masks are 1 (or True) at real tokens, 0 at padding. With an encoder and a decoder the
+        first two arguments are the source; with one stack they are its own.
+        """
+        keep_BS = None if attention_mask is None else attention_mask.bool()
+        memory_BSD = None
+        if self.encoder is None:
+            x_BTD = self.decode(input_ids, keep_BS=keep_BS, at_BT=position_ids)
+        elif self.decoder is None:
+            x_BTD = self.encode(input_ids, keep_BS, position_ids)
+        else:
+            if decoder_input_ids is None:
+                raise TypeError("an encoder-decoder needs `decoder_input_ids`")
+            memory_BSD = self.encode(input_ids, keep_BS, position_ids)
+            target_keep = None if decoder_attention_mask is None else decoder_attention_mask.bool()
+            x_BTD = self.decode(decoder_input_ids, memory_BSD, keep_BS, target_keep)
+        logits = self.read("vocabulary", x_BTD) if "vocabulary" in self.heads else None
+        return Output(logits, x_BTD, memory_BSD)

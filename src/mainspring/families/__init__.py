@@ -1,0 +1,37 @@
+"""Families of checkpoints: how each one's config and tensor names translate to ours.
+
+A family is data. It imports no torch, knows nothing of `core`, and never imports another family;
+both it and the core speak `spec`.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mainspring.spec import Model
+from mainspring.weights.maps import Ignored, Pair
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of checkpoints.
+
+    `spec(config, names)` builds the model spec from a `config.json` and the tensor names of the
+    weight files (whether a head is tied is read from the file, not guessed from the config).
+    `pairs(model)` lists the weight map for exactly that spec.
+    `aliases` maps a tensor that may merely repeat another to that other: where both are equal in
+    the file the first is dropped before anything else looks at it.
+    `sizes` are configs for models trained from scratch, without the vocabulary size.
+    `architecture` names the `transformers` class that a saved folder is opened with.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    architecture: str
+    spec: Callable[[Config, Collection[str]], Model]
+    pairs: Callable[[Model], Iterable[Pair]]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[Ignored, ...] = ()
+    sizes: Mapping[str, Config] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Reversible weight maps and safetensors files."""

@@ -1,0 +1,129 @@
+"""Weight maps: a checkpoint's tensor names laid beside ours, read in both directions.
+
+A map is a list of `Pair`s for exactly one spec. `to_ours` and `to_theirs` walk the same list, so
+that saving undoes loading. Every tensor is accounted for: ours are all filled, theirs are all used
+or ignored with a reason, and all that does not fit is reported at once.
+"""
+
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mainspring.errors import BadWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+class Operation(Protocol):
+    """A change of layout that can be undone exactly."""
+
+    def take(self, *theirs: "Tensor") -> "tuple[Tensor, ...]":
+        """Theirs to ours."""
+
+    def give(self, *ours: "Tensor") -> "tuple[Tensor, ...]":
+        """Ours to theirs."""
+
+
+@dataclass(frozen=True)
+class Same:
+    """The tensor as it is."""
+
+    def take(self, *theirs: "Tensor") -> "tuple[Tensor, ...]":
+        return theirs
+
+    def give(self, *ours: "Tensor") -> "tuple[Tensor, ...]":
+        return ours
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Some of our tensors and the checkpoint's tensors that hold the same numbers."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    operation: Operation = Same()
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Checkpoint tensors (a shell-style pattern) that are not read, and why that loses nothing."""
+
+    pattern: str
+    reason: str
+
+
+def same(ours: str, theirs: str) -> Pair:
+    return Pair((ours,), (theirs,))
+
+
+def same_parts(ours: str, theirs: str, parts: Iterable[str] = ("weight",)) -> Iterator[Pair]:
+    """Pairs of a module's parameters, `weight` and where it has one `bias`."""
+    for part in parts:
+        yield same(f"{ours}.{part}", f"{theirs}.{part}")
+
+
+def is_ignored(name: str, ignored: Iterable[Ignored]) -> bool:
+    return any(fnmatch.fnmatchcase(name, entry.pattern) for entry in ignored)
+
+
+def to_ours(
+    pairs: Iterable[Pair],
+    theirs: "Mapping[str, Tensor]",
+    expected: Mapping[str, Shape],
+    ignored: Iterable[Ignored] = (),
+    source: str = "the checkpoint",
+) -> "dict[str, Tensor]":
+    """Our tensors, filled from theirs.
+
+    `expected` are the shapes of all our tensors. BadWeights lists, at once, every tensor that is
+    missing, left over or of a wrong shape.
+    """
+    ignored = tuple(ignored)
+    ours: dict[str, Tensor] = {}
+    used: set[str] = set()
+    problems: list[str] = []
+    for pair in pairs:
+        absent = [name for name in pair.theirs if name not in theirs]
+        if absent:
+            problems += [f"missing     {name}" for name in absent]
+            used.update(pair.theirs)
+            continue
+        used.update(pair.theirs)
+        try:
+            taken = pair.operation.take(*(theirs[name] for name in pair.theirs))
+        except (RuntimeError, IndexError, ValueError) as error:
+            shapes = ", ".join(f"{name} {tuple(theirs[name].shape)}" for name in pair.theirs)
+            problems.append(f"wrong shape {shapes}: {error}")
+            continue
+        for name, tensor in zip(pair.ours, taken, strict=True):
+            if tuple(tensor.shape) != tuple(expected[name]):
+                problems.append(
+                    f"wrong shape {', '.join(pair.theirs)}: the config asks for "
+                    f"{tuple(expected[name])}, the file holds {tuple(tensor.shape)}"
+                )
+            ours[name] = tensor
+    left = sorted(name for name in theirs if name not in used and not is_ignored(name, ignored))
+    problems += [f"left over   {name} {tuple(theirs[name].shape)}" for name in left]
+    if problems:
+        shown = problems[:40] + ([f"… and {len(problems) - 40} more"] if len(problems) > 40 else [])
+        raise BadWeights(
+            f"{source}: {len(problems)} tensors do not fit the model its config describes\n  "
+            + "\n  ".join(shown)
+            + "\nIs config.json from the same checkpoint as the weights?"
+        )
+    unmapped = expected.keys() - ours.keys()
+    assert not unmapped, f"the weight map leaves our tensors unfilled: {sorted(unmapped)[:5]}"
+    return ours
+
+
+def to_theirs(pairs: Iterable[Pair], ours: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """The checkpoint's tensors, from ours: every pair read backwards."""
+    theirs: dict[str, Tensor] = {}
+    for pair in pairs:
+        given = pair.operation.give(*(ours[name] for name in pair.ours))
+        theirs.update(zip(pair.theirs, given, strict=True))
+    return theirs
