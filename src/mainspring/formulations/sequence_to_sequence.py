@@ -1,0 +1,108 @@
+"""Source text in, target text out: an encoder reads, a decoder writes (summaries, translations).
+
+    source   prefix text … </s>              labels    target … </s>
+    decoder  <start> target …                loss on   every label, </s> included; never on padding
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mainspring import spec
+from mainspring.checkpoints.tokenizer import Tokenizer
+from mainspring.core.model import Transformer
+from mainspring.formulations import Batch, Example, Formulation, Limits, SpecialIds
+
+IGNORED = -100
+
+
+def lacks(model: spec.Model) -> str | None:
+    if model.encoder is None or model.decoder is None:
+        return "an encoder and a decoder"
+    if "vocabulary" not in dict(model.heads):
+        return "a vocabulary head"
+    return None
+
+
+def cut(ids: Sequence[int], limit: int, eos: int) -> tuple[list[int], int]:
+    """`ids` within `limit`, ending in `eos`, and how many tokens that lost.
+
+    The end token is always there, also on a cut text: a model that never sees it never stops.
+    """
+    body = list(ids[:-1]) if ids and ids[-1] == eos else list(ids)
+    lost = max(0, len(body) - (limit - 1))
+    return [*body[: limit - 1], eos], lost
+
+
+def encode(
+    texts: Sequence[str],
+    targets: Sequence[str] | None,
+    tokenizer: Tokenizer,
+    limits: Limits,
+    prefix: str,
+) -> list[Example]:
+    """Examples of texts and, in training, of their targets."""
+    eos = tokenizer.eos_id
+    assert eos is not None
+    sources = tokenizer.encode_many([prefix + text for text in texts])
+    wanted = [[] for _ in texts] if targets is None else tokenizer.encode_many(list(targets))
+    examples = []
+    for source, target in zip(sources, wanted, strict=True):
+        source_ids, source_lost = cut(source, limits.source, eos)
+        target_ids, target_lost = ([], 0) if targets is None else cut(target, limits.target, eos)
+        examples.append(Example(source_ids, target_ids, source_lost, target_lost))
+    return examples
+
+
+def padded(rows: Sequence[Sequence[int]], value: int, multiple: int) -> Tensor:
+    """Rows of ids as one int64 matrix, filled with `value` up to a multiple of `multiple`."""
+    longest = max(1, max(map(len, rows)))
+    width = -(-longest // multiple) * multiple
+    matrix = torch.full((len(rows), width), value, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        matrix[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
+    return matrix
+
+
+def shift_right(labels_BT: Tensor, ids: SpecialIds) -> Tensor:
+    """The decoder's input: labels one place later, the start token first, padding for -100."""
+    shifted_BT = labels_BT.new_full(labels_BT.shape, ids.start)
+    shifted_BT[:, 1:] = labels_BT[:, :-1]
+    return shifted_BT.masked_fill(shifted_BT == IGNORED, ids.pad)
+
+
+def collate(examples: Sequence[Example], ids: SpecialIds, seed: int, multiple: int) -> Batch:
+    """Pads both sides to a multiple of `multiple`; labels are the one place where loss is chosen."""
+    del seed  # nothing is drawn here
+    source_BS = padded([example.source for example in examples], ids.pad, multiple)
+    lengths_B = torch.tensor([len(example.source) for example in examples])
+    keep_BS = torch.arange(source_BS.shape[1]) < lengths_B[:, None]
+    labels_BT = padded([example.target for example in examples], IGNORED, multiple)
+    return Batch(
+        source_BS,
+        None if bool(keep_BS.all()) else keep_BS,
+        shift_right(labels_BT, ids),
+        labels_BT,
+        int(lengths_B.sum()),
+        sum(len(example.target) for example in examples),
+    )
+
+
+def losses(model: Transformer, batch: Batch) -> Tensor:
+    """The summed cross-entropy of each example's labels, in nats, float32 (B)."""
+    memory_BSD = model.encode(batch.source_BS, batch.keep_BS)
+    hidden_BTD = model.decode(batch.decoder_ids_BT, memory_BSD, batch.keep_BS)
+    logits_BTV = model.read("vocabulary", hidden_BTD).float()
+    nats_BT = F.cross_entropy(
+        logits_BTV.flatten(0, 1), batch.labels_BT.flatten(), ignore_index=IGNORED, reduction="none"
+    ).view_as(batch.labels_BT)
+    return nats_BT.sum(1)
+
+
+def lengths(example: Example) -> tuple[int, int]:
+    return len(example.source), len(example.target)
+
+
+FORMULATION = Formulation("sequence to sequence", lacks, encode, collate, losses, lengths)

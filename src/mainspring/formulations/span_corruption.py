@@ -1,0 +1,121 @@
+"""T5's pre-training objective: spans of a text are hidden, the decoder writes them back.
+
+    text     Thank you for inviting me to your party last week </s>
+    source   Thank you <extra_id_0> me to your party <extra_id_1> week </s>
+    labels   <extra_id_0> for inviting <extra_id_1> last </s>
+
+Raffel et al., 2020, section 3.1.4: 15 % of the tokens are hidden, in spans of 3 on average. Texts
+are cut into pieces such that a corrupted piece just fits the source limit, so that nothing of a
+text is lost. Which spans are hidden is drawn anew for every micro-batch, from its seed alone.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from mainspring.checkpoints.tokenizer import Tokenizer
+from mainspring.errors import Mismatch
+from mainspring.formulations import Batch, Example, Formulation, Limits, SpecialIds
+from mainspring.formulations import sequence_to_sequence as pairs
+
+DENSITY, MEAN_SPAN = 0.15, 3.0
+SENTINELS = 100
+
+
+def corrupted_lengths(tokens: int) -> tuple[int, int]:
+    """(source, target) lengths, `</s>` included, of a piece of `tokens` tokens once corrupted."""
+    noise, spans = noise_counts(tokens)
+    return tokens - noise + spans + 1, noise + spans + 1
+
+
+def noise_counts(tokens: int) -> tuple[int, int]:
+    """How many tokens are hidden and in how many spans."""
+    noise = min(max(round(tokens * DENSITY), 1), tokens - 1)
+    spans = min(max(round(noise / MEAN_SPAN), 1), tokens - noise, SENTINELS)
+    return noise, spans
+
+
+def noise_mask(tokens: int, random: np.random.Generator) -> np.ndarray:
+    """True at hidden tokens. Kept and hidden spans alternate, a kept one first."""
+    noise, spans = noise_counts(tokens)
+
+    def partition(total: int) -> np.ndarray:
+        """`total` cut at random into `spans` parts of at least 1."""
+        cuts = np.sort(random.choice(total - 1, spans - 1, replace=False)) + 1
+        return np.diff(np.concatenate([[0], cuts, [total]]))
+
+    runs = np.stack([partition(tokens - noise), partition(noise)], 1).ravel()
+    return np.repeat(np.tile([False, True], spans), runs)
+
+
+def corrupt(ids: Sequence[int], eos: int, sentinel: int, random: np.random.Generator) -> Example:
+    """Source and labels of one piece. `sentinel` is the id of `<extra_id_0>`; the next are lower."""
+    hidden = noise_mask(len(ids), random)
+    source: list[int] = []
+    target: list[int] = []
+    mark = sentinel + 1
+    for i, (token, hide) in enumerate(zip(ids, hidden, strict=True)):
+        if hide:
+            if not hidden[i - 1]:
+                mark -= 1
+                source.append(mark)
+                target.append(mark)
+            target.append(token)
+        else:
+            source.append(token)
+    return Example([*source, eos], [*target, eos])
+
+
+def piece_length(limits: Limits) -> int:
+    """The most tokens whose corrupted source and target both fit the limits."""
+    tokens = 2
+    while all(
+        length <= limit
+        for length, limit in zip(
+            corrupted_lengths(tokens + 1), (limits.source, limits.target), strict=True
+        )
+    ):
+        tokens += 1
+    return tokens
+
+
+def encode(
+    texts: Sequence[str],
+    targets: Sequence[str] | None,
+    tokenizer: Tokenizer,
+    limits: Limits,
+    prefix: str,
+) -> list[Example]:
+    """Texts joined by `</s>` and cut into pieces. The sentinel rides along as the one target id."""
+    del targets, prefix  # the text is its own target
+    eos, sentinel = tokenizer.eos_id, tokenizer.token_id("<extra_id_0>")
+    if eos is None or sentinel is None:
+        raise Mismatch(
+            "span corruption needs the end token and the sentinels <extra_id_0>, <extra_id_1>, …, "
+            "and this tokenizer lacks them; pre-train a T5 checkpoint, or one --from-scratch"
+        )
+    joined: list[int] = []
+    for ids in tokenizer.encode_many(list(texts)):
+        joined += ids if ids and ids[-1] == eos else [*ids, eos]
+    size = piece_length(limits)
+    cuts = list(range(0, len(joined), size)) + [len(joined)]
+    if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
+        cuts[-2] -= 1  # one token alone cannot be corrupted: it gets company from its neighbour
+    pieces = [joined[start:end] for start, end in pairwise(cuts)]
+    return [Example(piece, [sentinel]) for piece in pieces if len(piece) > 1]
+
+
+def collate(examples: Sequence[Example], ids: SpecialIds, seed: int, multiple: int) -> Batch:
+    random = np.random.default_rng(seed)
+    corrupted = [corrupt(e.source, ids.eos, e.target[0], random) for e in examples]
+    return pairs.collate(corrupted, ids, seed, multiple)
+
+
+def lengths(example: Example) -> tuple[int, int]:
+    return corrupted_lengths(len(example.source))
+
+
+FORMULATION = Formulation(
+    "span corruption", pairs.lacks, encode, collate, pairs.losses, lengths, generates=False
+)

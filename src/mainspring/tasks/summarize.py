@@ -1,0 +1,30 @@
+"""`summarize`: a text in, a shorter text out."""
+
+from mainspring.data.schema import Field
+from mainspring.formulations import sequence_to_sequence
+from mainspring.metrics import rouge
+from mainspring.tasks import Task
+
+TASK = Task(
+    name="summarize",
+    help="make a short text of a long one",
+    fields=(
+        Field(
+            name="text",
+            kind="text",
+            accepted=("text", "article", "document", "dialogue", "body", "source", "input"),
+            help="what is to be summarized",
+        ),
+        Field(
+            name="summary",
+            kind="text",
+            accepted=("summary", "highlights", "abstract", "target", "title", "output"),
+            help="the summary to learn from or to compare with",
+        ),
+    ),
+    formulations=(sequence_to_sequence.FORMULATION,),
+    output="summary",
+    best="rougeLsum",
+    metric=rouge.METRIC,
+    prompt="summarization",
+)

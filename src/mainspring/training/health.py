@@ -1,0 +1,75 @@
+"""Stopping a run that has gone wrong, with the name of the part where it went wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mainspring.errors import Diverged
+
+
+def first_nonfinite_module(model: nn.Module, forward: Callable[[], Any]) -> str | None:
+    """Runs `forward` and names the first module whose output holds a NaN or an infinity."""
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            tensors = output if isinstance(output, tuple) else (output,)
+            bad = any(isinstance(t, Tensor) and not bool(t.isfinite().all()) for t in tensors)
+            if bad and not found:
+                found.append(name)
+
+        return hook
+
+    leaves = [(n, m) for n, m in model.named_modules() if n and not list(m.children())]
+    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def first_nonfinite_parameter(model: nn.Module) -> str | None:
+    """The first weight that holds a NaN or an infinity."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            return name
+    return None
+
+
+def largest_gradient(model: nn.Module) -> str:
+    """The weight whose gradient is not finite, or else has the largest norm."""
+    norms = {n: float(p.grad.norm()) for n, p in model.named_parameters() if p.grad is not None}
+    return max(norms, key=lambda name: float("inf") if norms[name] != norms[name] else norms[name])
+
+
+class DivergenceWatch:
+    """Follows the loss and raises `Diverged` when it is lost for good.
+
+    Lost means: the running mean (about 20 steps) is above `factor` times the lowest running mean
+    so far and above the loss of the first steps.
+    """
+
+    def __init__(self, factor: float = 2.0):
+        self.factor = factor
+        self.mean = self.lowest = self.first = float("nan")
+        self.seen = 0
+
+    def check(self, loss: float, step: int, model: nn.Module) -> None:
+        self.seen += 1
+        if self.seen == 1:
+            self.mean = self.lowest = self.first = loss
+            return
+        self.mean += (loss - self.mean) / min(self.seen, 20)
+        if self.seen >= 20:
+            self.lowest = min(self.lowest, self.mean)
+        if self.mean > self.factor * self.lowest and self.mean > 1.1 * self.first:
+            raise Diverged(
+                f"step {step}: the loss diverged (running mean {self.mean:.3f}, it was "
+                f"{self.lowest:.3f}); the largest gradient is that of "
+                f"`{largest_gradient(model)}`. Try a smaller --learning-rate or a longer --warmup"
+            )

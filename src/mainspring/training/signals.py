@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM asked for politely: finish the step, save, then stop."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mainspring.events import warn
+
+
+class StopRequest:
+    """Set when the process was asked to stop."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.name is not None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Within the block the first SIGINT or SIGTERM only sets the request; a second one acts at once.
+
+    Outside the main thread, where signals cannot be caught, the request is never set.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        request.name = signal.Signals(number).name
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        warn(f"{request.name}: finishing this step, then saving; once more to stop at once")
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
