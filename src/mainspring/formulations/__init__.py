@@ -26,7 +26,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Example:
+class EncodedRow:
     """One row as token ids, and how many tokens of it the limits cut off."""
 
     source: "Sequence[int]"
@@ -75,10 +75,10 @@ class Formulation:
 
     name: str
     lacks: Callable[[spec.Model], str | None]
-    encode: "Callable[[Sequence[str], Sequence[str] | None, Tokenizer, Limits, str], list[Example]]"
-    collate: Callable[[Sequence[Example], SpecialIds, int, int], Batch]
+    encode: "Callable[[Sequence[str], Sequence[str] | None, Tokenizer, Limits, str], list[EncodedRow]]"
+    collate: Callable[[Sequence[EncodedRow], SpecialIds, int, int], Batch]
     losses: "Callable[[Transformer, Batch], Tensor]"
-    lengths: Callable[[Example], tuple[int, int]]
+    lengths: Callable[[EncodedRow], tuple[int, int]]
     generates: bool = True
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mainspring import spec
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.model import Transformer
-from mainspring.formulations import Batch, Example, Formulation, Limits, SpecialIds
+from mainspring.formulations import Batch, EncodedRow, Formulation, Limits, SpecialIds
 
 IGNORED = -100
 
@@ -42,7 +42,7 @@ def encode(
     tokenizer: Tokenizer,
     limits: Limits,
     prefix: str,
-) -> list[Example]:
+) -> list[EncodedRow]:
     """Examples of texts and, in training, of their targets."""
     eos = tokenizer.eos_id
     assert eos is not None
@@ -52,7 +52,7 @@ def encode(
     for source, target in zip(sources, wanted, strict=True):
         source_ids, source_lost = cut(source, limits.source, eos)
         target_ids, target_lost = ([], 0) if targets is None else cut(target, limits.target, eos)
-        examples.append(Example(source_ids, target_ids, source_lost, target_lost))
+        examples.append(EncodedRow(source_ids, target_ids, source_lost, target_lost))
     return examples
 
 
@@ -73,7 +73,7 @@ def shift_right(labels_BT: Tensor, ids: SpecialIds) -> Tensor:
     return shifted_BT.masked_fill(shifted_BT == IGNORED, ids.pad)
 
 
-def collate(examples: Sequence[Example], ids: SpecialIds, seed: int, multiple: int) -> Batch:
+def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple: int) -> Batch:
     """Pads both sides to a multiple of `multiple`; labels are the one place where loss is chosen."""
     del seed  # nothing is drawn here
     source_BS = padded([example.source for example in examples], ids.pad, multiple)
@@ -101,7 +101,7 @@ def losses(model: Transformer, batch: Batch) -> Tensor:
     return nats_BT.sum(1)
 
 
-def lengths(example: Example) -> tuple[int, int]:
+def lengths(example: EncodedRow) -> tuple[int, int]:
     return len(example.source), len(example.target)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.errors import Mismatch
-from mainspring.formulations import Batch, Example, Formulation, Limits, SpecialIds
+from mainspring.formulations import Batch, EncodedRow, Formulation, Limits, SpecialIds
 from mainspring.formulations import sequence_to_sequence as pairs
 
 DENSITY, MEAN_SPAN = 0.15, 3.0
@@ -49,7 +49,7 @@ def noise_mask(tokens: int, random: np.random.Generator) -> np.ndarray:
     return np.repeat(np.tile([False, True], spans), runs)
 
 
-def corrupt(ids: Sequence[int], eos: int, sentinel: int, random: np.random.Generator) -> Example:
+def corrupt(ids: Sequence[int], eos: int, sentinel: int, random: np.random.Generator) -> EncodedRow:
     """Source and labels of one piece. `sentinel` is the id of `<extra_id_0>`; the next are lower."""
     hidden = noise_mask(len(ids), random)
     source: list[int] = []
@@ -64,7 +64,7 @@ def corrupt(ids: Sequence[int], eos: int, sentinel: int, random: np.random.Gener
             target.append(token)
         else:
             source.append(token)
-    return Example([*source, eos], [*target, eos])
+    return EncodedRow([*source, eos], [*target, eos])
 
 
 def piece_length(limits: Limits) -> int:
@@ -86,7 +86,7 @@ def encode(
     tokenizer: Tokenizer,
     limits: Limits,
     prefix: str,
-) -> list[Example]:
+) -> list[EncodedRow]:
     """Texts joined by `</s>` and cut into pieces. The sentinel rides along as the one target id."""
     del targets, prefix  # the text is its own target
     eos, sentinel = tokenizer.eos_id, tokenizer.token_id("<extra_id_0>")
@@ -103,16 +103,16 @@ def encode(
     if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
         cuts[-2] -= 1  # one token alone cannot be corrupted: it gets company from its neighbour
     pieces = [joined[start:end] for start, end in pairwise(cuts)]
-    return [Example(piece, [sentinel]) for piece in pieces if len(piece) > 1]
+    return [EncodedRow(piece, [sentinel]) for piece in pieces if len(piece) > 1]
 
 
-def collate(examples: Sequence[Example], ids: SpecialIds, seed: int, multiple: int) -> Batch:
+def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple: int) -> Batch:
     random = np.random.default_rng(seed)
     corrupted = [corrupt(e.source, ids.eos, e.target[0], random) for e in examples]
     return pairs.collate(corrupted, ids, seed, multiple)
 
 
-def lengths(example: Example) -> tuple[int, int]:
+def lengths(example: EncodedRow) -> tuple[int, int]:
     return corrupted_lengths(len(example.source))
 
 

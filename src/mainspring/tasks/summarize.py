@@ -16,7 +16,7 @@ TASK = Task(
             help="what is to be summarized",
         ),
         Field(
-            name="summary",
+            name="target",
             kind="text",
             accepted=("summary", "highlights", "abstract", "target", "title", "output"),
             help="the summary to learn from or to compare with",

@@ -24,7 +24,7 @@ from mainspring.core.model import Transformer
 from mainspring.data.batches import BatchPlan
 from mainspring.errors import Diverged
 from mainspring.formulations import Batch, Formulation, SpecialIds
-from mainspring.training.examples import EncodedRows
+from mainspring.training.rows import EncodedRows
 from mainspring.training.health import (
     DivergenceWatch,
     first_nonfinite_module,

@@ -6,13 +6,13 @@ from itertools import chain
 
 import numpy as np
 
-from mainspring.formulations import Example
+from mainspring.formulations import EncodedRow
 
 
 class EncodedRows:
-    """Examples as int32 arrays, about 4 bytes a token. Indexing gives the `Example` back."""
+    """Examples as int32 arrays, about 4 bytes a token. Indexing gives the `EncodedRow` back."""
 
-    def __init__(self, examples: Iterable[Example]):
+    def __init__(self, examples: Iterable[EncodedRow]):
         sources, targets, lost = [], [], []
         for example in examples:
             sources.append(np.asarray(example.source, dtype=np.int32))
@@ -25,10 +25,10 @@ class EncodedRows:
     def __len__(self) -> int:
         return len(self.lost)
 
-    def __getitem__(self, row: int) -> Example:
+    def __getitem__(self, row: int) -> EncodedRow:
         source = self._sources[_start(self._source_ends, row) : self._source_ends[row]]
         target = self._targets[_start(self._target_ends, row) : self._target_ends[row]]
-        return Example(source.tolist(), target.tolist(), *self.lost[row].tolist())
+        return EncodedRow(source.tolist(), target.tolist(), *self.lost[row].tolist())
 
     @property
     def hash(self) -> str:
@@ -49,5 +49,5 @@ def _start(ends: np.ndarray, row: int) -> int:
     return 0 if row == 0 else int(ends[row - 1])
 
 
-def concatenated(parts: Iterable[Iterable[Example]]) -> EncodedRows:
+def concatenated(parts: Iterable[Iterable[EncodedRow]]) -> EncodedRows:
     return EncodedRows(chain.from_iterable(parts))

@@ -1,0 +1,131 @@
+"""The command line: names to verbs, each imported when it is asked for. The only place that prints.
+
+A verb's options are the parameters of its Python function, read from its signature and docstring.
+Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 the answer
+is no, 2 the user's input or options, 3 anything else.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mainspring import __version__
+from mainspring.errors import MainspringError
+
+# verb -> (module:function, the line shown by `mainspring --help`)
+COMMANDS = {
+    "fit": ("mainspring.verbs.fit:fit", "train or fine-tune a model on your data"),
+    "run": ("mainspring.verbs.run:run", "apply a model to texts, files, folders, tables or stdin"),
+    "evaluate": ("mainspring.verbs.evaluate:evaluate", "score a model, with baseline and interval"),
+    "tasks": ("mainspring.verbs.listing:tasks", "the tasks, and the columns their data may have"),
+    "models": ("mainspring.verbs.listing:models", "the families of models, and what is on disk"),
+    "doctor": ("mainspring.verbs.doctor:doctor", "what this machine has, and what follows from it"),
+}
+
+GLOBAL = {
+    "--json": "print one JSON object (or one a row) on standard output",
+    "--quiet": "no progress, no notes: results and errors only",
+}
+
+
+def overview() -> str:
+    """The text of `mainspring --help`, made without importing anything heavy."""
+    width = max(map(len, COMMANDS))
+    verbs = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())
+    options = "\n".join(f"  {name:<{width}}  {line}" for name, line in GLOBAL.items())
+    return f"""Mainspring {__version__}: train, measure and run Transformers on your own data.
+
+usage: mainspring VERB ... [--json] [--quiet]
+
+{verbs}
+
+Every verb:
+{options}
+  --help    what a verb does and its options
+
+  mainspring fit summarize news.csv --model google-t5/t5-small --out runs/news
+  mainspring run summarize article.txt --model runs/news
+  mainspring evaluate summarize test.csv --model runs/news"""
+
+
+def call(argv: Sequence[str]) -> Any:
+    """Parses the words of one command and runs its verb; None for help."""
+    import cyclopts
+
+    app = cyclopts.App(
+        name="mainspring",
+        version=__version__,
+        help_epilogue="Every verb: "
+        + "; ".join(f"`{name}` {line}" for name, line in GLOBAL.items())
+        + ".",
+        result_action="return_value",
+    )
+    for name, (place, _) in COMMANDS.items():
+        app.command(place, name=name)
+    try:
+        return app(list(argv), exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        raise UsageError(str(error), argv) from None
+
+
+class UsageError(MainspringError):
+    """Words that are no command."""
+
+    def __init__(self, problem: str, argv: Sequence[str]):
+        verb = argv[0] if argv and argv[0] in COMMANDS else ""
+        help_line = " ".join(word for word in ("mainspring", verb, "--help") if word)
+        super().__init__(f"{problem}\nSee `{help_line}`.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point of the `mainspring` command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words in ([], ["--help"], ["-h"], ["help"]):
+        print(overview())
+        return
+    if words == ["--version"]:
+        print(__version__)
+        return
+    as_json, quiet = "--json" in words, "--quiet" in words
+    words = [word for word in words if word not in GLOBAL]
+    sys.exit(guarded(lambda: answer(words, as_json, quiet), as_json))
+
+
+def answer(words: Sequence[str], as_json: bool, quiet: bool) -> int:
+    """Runs a command and prints its result; the exit code."""
+    from contextlib import nullcontext
+
+    from mainspring.console import show_progress
+
+    with nullcontext() if quiet else show_progress():
+        result = call(words)
+        if result is None:
+            return 0
+        for line in result.lines(as_json):
+            print(line, flush=True)
+        return int(result.exit_code)
+
+
+def guarded(work: Callable[[], int], as_json: bool) -> int:
+    """Turns errors into a message and an exit code; a traceback only for our own mistakes."""
+    try:
+        return work()
+    except MainspringError as error:
+        if as_json:
+            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 3
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): not an error. Python would complain
+        # once more when it flushes standard output at exit, so that goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    main()
