@@ -1,0 +1,134 @@
+"""CSV and TSV: any delimiter, quoted line ends, long fields, and stray quotes without losing rows.
+
+The standard library's parser does the work; this file finds the delimiter and recovers at the next
+line where a quote is opened and never properly closed.
+"""
+
+import csv
+import itertools
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text
+from mainspring.data.skipped import SkipLog
+from mainspring.errors import BadData
+from mainspring.text import listed
+
+DELIMITERS = ",;\t|"
+
+
+def read_csv(path: Path, skipped: SkipLog, *, preferred: str = ",") -> Iterator[Row]:
+    """Rows of a delimited file whose first line names the columns."""
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))
+    with open_text(path) as file:
+        lines = _Lines(file)
+        delimiter = _delimiter(lines, preferred)
+        records = _records(lines, delimiter, 0, path, skipped)
+        header = _header(next(records, (0, [], ""))[1], path)
+        for line, cells, raw in _records(lines, delimiter, len(header), path, skipped):
+            if len(cells) > len(header) and not any(cells[len(header) :]):
+                cells = cells[: len(header)]  # delimiters at the end of the line
+            if UNDECODABLE in raw:
+                skipped.add("undecodable bytes", file=path, line=line, raw=raw)
+            elif len(cells) != len(header):
+                detail = f"{len(cells)} columns where the header has {len(header)}"
+                skipped.add("ragged row", file=path, line=line, detail=detail, raw=raw)
+            else:
+                yield Row(dict(zip(header, cells, strict=True)), str(path), line)
+
+
+def read_tsv(path: Path, skipped: SkipLog) -> Iterator[Row]:
+    """As `read_csv`, for files where a tab is the likely delimiter."""
+    return read_csv(path, skipped, preferred="\t")
+
+
+class _Lines:
+    """An iterator over lines that keeps the lines of the current record and can take them back."""
+
+    def __init__(self, file: Iterator[str]):
+        self.file = file
+        self.waiting: deque[str] = deque()
+        self.record: list[str] = []
+        self.number = 1  # of the line where the current record begins
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self.waiting.popleft() if self.waiting else next(self.file)
+        self.record.append(line)
+        return line
+
+    def begin_record(self) -> None:
+        """What was read so far is done with."""
+        self.number += len(self.record)
+        self.record = []
+
+    def take_back(self, keep: int) -> None:
+        """Only the first `keep` lines of the record were used; the others will be read again."""
+        self.waiting.extendleft(reversed(self.record[keep:]))
+        self.record = self.record[:keep]
+
+
+def _records(
+    lines: _Lines, delimiter: str, width: int, path: Path, skipped: SkipLog
+) -> Iterator[tuple[int, list[str], str]]:
+    """(line, cells, raw text) of each record that is not blank.
+
+    A record with a misplaced quote is taken literally, as one line, where that gives `width` cells
+    (0: any number); otherwise its first line is skipped and reading goes on with the next.
+    """
+    while True:
+        lines.begin_record()
+        try:
+            cells = next(csv.reader(lines, delimiter=delimiter, strict=True))
+        except StopIteration:
+            return
+        except csv.Error as error:
+            lines.take_back(1)
+            cells = _literal(lines.record[0], delimiter)
+            if width not in (0, len(cells)):
+                raw = lines.record[0]
+                skipped.add("bad quotes", file=path, line=lines.number, detail=str(error), raw=raw)
+                continue
+        if cells:
+            yield lines.number, cells, "".join(lines.record)
+
+
+def _literal(line: str, delimiter: str) -> list[str]:
+    """The cells of one line whose quotes mean nothing."""
+    return line.rstrip("\n").split(delimiter)
+
+
+def _header(cells: list[str], path: Path) -> list[str]:
+    """Column names; nameless columns (an index, say) are named by their number."""
+    if not cells:
+        raise BadData("the file is empty", file=path)
+    header = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, 1)]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise BadData(f"several columns are called {listed(twice)}", file=path, line=1)
+    return header
+
+
+def _delimiter(lines: _Lines, preferred: str) -> str:
+    """The delimiter that cuts the first line into the most columns; `preferred` where equal.
+
+    Spreadsheets may say it in a first line `sep=;`, which is then not part of the table.
+    """
+    first = next(lines, "")
+    declared = re.fullmatch(r"sep=(.)\n?", first)
+    if declared:
+        return declared[1]
+    lines.take_back(0)
+    candidates = [preferred, *DELIMITERS.replace(preferred, "")]
+    return max(candidates, key=lambda delimiter: _columns(first, delimiter))
+
+
+def _columns(line: str, delimiter: str) -> int:
+    try:
+        return len(next(csv.reader(itertools.chain([line]), delimiter=delimiter), []))
+    except csv.Error:
+        return 0

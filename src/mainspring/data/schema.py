@@ -1,0 +1,171 @@
+"""Which column holds what: fields, the column names they accept, and rows checked against them."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mainspring import events
+from mainspring.data.rows import Row, flaw
+from mainspring.data.skipped import SkipLog
+from mainspring.errors import BadData, BadOption
+from mainspring.text import listed
+
+Kind = Literal["text"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One thing a task wants from each row.
+
+    `accepted` are the column names taken for it without being told, the best known first.
+    """
+
+    name: str
+    kind: Kind
+    accepted: tuple[str, ...]
+    help: str
+    required: bool = True
+
+    @property
+    def option(self) -> str:
+        """The command-line option that names its column."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A checked row: its values by field name, and the row they come from."""
+
+    values: dict[str, Any]
+    row: Row
+
+
+def match_columns(
+    fields: Sequence[Field],
+    columns: Sequence[str],
+    named: Mapping[str, str] | None = None,
+    *,
+    file: str | Path | None = None,
+) -> dict[str, str]:
+    """Field name -> column, for the `columns` of `file`.
+
+    `named` (field name -> column) wins; otherwise the first accepted name that is a column, letter
+    case aside. Other columns that would do are mentioned in an event. A field that is not required
+    and has no column is left out. Raises BadOption for a name that is no field or no column,
+    BadData for a missing column, for columns that differ in case only, and for one column that
+    would serve two fields.
+    """
+    named = dict(named or {})
+    known = {field.name: field for field in fields}
+    for name in named:
+        if name not in known:
+            raise BadOption.unknown("field", name, known)
+    matched: dict[str, str] = {}
+    for name, column in named.items():
+        if column not in columns:
+            error = BadOption.unknown("column", column, columns)
+            raise BadOption(f"{known[name].option}: {error}; columns: {listed(columns)}")
+        matched[name] = column
+    for field in fields:
+        if field.name not in matched:
+            free = [column for column in columns if column not in named.values()]
+            accepted = _accepted_column(field, free, columns, file)
+            if accepted is not None:
+                matched[field.name] = accepted
+    for first, second in _pairs(matched):
+        if matched[first] == matched[second]:
+            raise BadOption(
+                f"column `{matched[first]}` cannot be both `{first}` and `{second}`; name another "
+                f"with {known[first].option} or {known[second].option}"
+            )
+    return {field.name: matched[field.name] for field in fields if field.name in matched}
+
+
+def _accepted_column(
+    field: Field, free: Sequence[str], columns: Sequence[str], file: str | Path | None
+) -> str | None:
+    """The column among `free` for `field`; None where there is none and none is required."""
+    found: list[str] = []
+    for name in field.accepted:
+        same = [column for column in free if column.strip().casefold() == name.casefold()]
+        if len(same) > 1 and name not in same:
+            raise BadData(
+                f"columns {listed(same)} both look like `{field.name}`; "
+                f"name one with {field.option}",
+                file=file,
+            )
+        found += [name] if name in same else same
+    if found:
+        if found[1:]:
+            events.note(
+                f"column `{found[0]}` is taken as {field.name}; "
+                f"use {field.option} for {listed(found[1:])} instead"
+            )
+        return found[0]
+    if not field.required:
+        return None
+    lower = {column.casefold(): column for column in columns}
+    near = [
+        lower[match]
+        for name in field.accepted
+        for match in difflib.get_close_matches(name.casefold(), lower, n=1, cutoff=0.75)
+    ]
+    hint = f"is it `{near[0]}`? Then add" if near else "name the right one with"
+    raise BadData(
+        f"no column for the {field.name}: the columns are {listed(columns)}, the accepted names "
+        f"{listed(field.accepted)}; {hint} {field.option} {near[0] if near else 'COLUMN'}",
+        file=file,
+    )
+
+
+def _pairs(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    ordered = list(names)
+    for index, first in enumerate(ordered):
+        for second in ordered[index + 1 :]:
+            yield first, second
+
+
+def examples(
+    rows: Iterable[Row], fields: Sequence[Field], matched: Mapping[str, str], skipped: SkipLog
+) -> Iterator[Example]:
+    """The rows whose fields are all usable; the others go to `skipped`.
+
+    `matched` is what `match_columns` gave. Values come as they are in the file, blanks included.
+    Raises BadData at the end where not one row was usable.
+    """
+    wanted = [(field, matched[field.name]) for field in fields if field.name in matched]
+    row, usable = None, 0
+    for row in rows:
+        values: dict[str, Any] = {}
+        for field, column in wanted:
+            value = row.values.get(column)
+            if value is None and not field.required:
+                continue
+            problem = _problem(value)
+            if problem:
+                reason, detail = problem
+                detail = f"column `{column}`{detail}"
+                raw = str(row.values)
+                skipped.add(reason, file=row.file, line=row.line, detail=detail, raw=raw)
+                break
+            values[field.name] = value
+        else:
+            usable += 1
+            yield Example(values, row)
+    if not usable:
+        reasons = skipped.summary() or "the data is empty"
+        raise BadData(f"no usable row: {reasons}", file=row.file if row else None)
+
+
+def _problem(value: Any) -> tuple[str, str] | None:
+    """Why `value` is no text: (reason, detail), or None where it is fine."""
+    if value is None:
+        return "missing field", ""
+    if not isinstance(value, str):
+        return "wrong type", f" holds {type(value).__name__}, not text"
+    if not value.strip():
+        return "empty text", ""
+    reason = flaw(value)
+    return (reason, "") if reason else None

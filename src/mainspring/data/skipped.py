@@ -1,0 +1,77 @@
+"""Rows that could not be used: counted, and listed in a file with their place and the reason."""
+
+import json
+from collections import Counter
+from io import TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+
+from mainspring.errors import BadData
+from mainspring.text import shorten
+
+RAW_LENGTH = 200
+
+
+class SkipLog:
+    """Collects the broken rows of one pass over the data; holds counts in memory, never rows.
+
+    With `path`, each broken row becomes one line of JSON there:
+    `{"file": ..., "line": ..., "reason": ..., "detail": ..., "raw": ...}`, where `reason` is one of
+    a few fixed phrases, `detail` says more and `raw` is the beginning of the row as it was read.
+    The file is made by the first broken row; an older one is removed. With `strict`, the first
+    broken row raises BadData instead.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, strict: bool = False):
+        self.path = None if path is None else Path(path)
+        self.strict = strict
+        self.counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+        self._file: TextIOWrapper | None = None
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    @property
+    def total(self) -> int:
+        """How many rows were skipped."""
+        return self.counts.total()
+
+    def add(
+        self, reason: str, *, file: str | Path, line: int, detail: str = "", raw: str = ""
+    ) -> None:
+        """Counts and lists one broken row; raises BadData where the log is strict."""
+        if self.strict:
+            raise BadData(f"{reason}: {detail}" if detail else reason, file=file, line=line)
+        self.counts[reason] += 1
+        self._first.setdefault(reason, f"{file}:{line}" + (f": {detail}" if detail else ""))
+        if self.path is None:
+            return
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8", errors="replace", buffering=1)
+        entry = {"file": str(file), "line": line, "reason": reason}
+        entry |= {"detail": detail, "raw": shorten(raw, RAW_LENGTH)}
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def summary(self) -> str:
+        """The reasons, how often each came and where first: "3 empty text (first: a.csv:7)"."""
+        return "; ".join(
+            f"{count} {reason} (first: {self._first[reason]})"
+            for reason, count in self.counts.most_common()
+        )
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> "SkipLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

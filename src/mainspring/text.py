@@ -1,0 +1,104 @@
+"""Plain functions on text that several floors need: sentences, scripts, characters.
+
+No tensors and no files. Sentence rules come from `sentencex` (about 300 languages, no download).
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+# Scripts written without spaces between words, one character at a time: Chinese ideographs, kana,
+# bopomofo, and the South-East Asian scripts Thai, Lao, Myanmar and Khmer.
+SPACELESS = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u3105-\u312f\u31a0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af"
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+)
+_SPACELESS = re.compile(f"[{SPACELESS}]")
+_KANA = re.compile("[\u3040-\u30ff]")
+
+
+def language_of(text: str) -> str:
+    """The language code whose sentence rules suit `text`: told by its script, "en" where unsure.
+
+    It only chooses rules for sentence ends, so telling the script apart is enough.
+    """
+    sample = text[:2000]
+    letters = sum(character.isalpha() for character in sample)
+    spaceless = len(_SPACELESS.findall(sample))
+    if spaceless * 4 < letters or not spaceless:
+        return "en"
+    return "ja" if len(_KANA.findall(sample)) * 10 > spaceless else "zh"
+
+
+def sentences(text: str, language: str | None = None) -> list[tuple[int, int]]:
+    """Spans `(start, end)` of the sentences of `text`, in characters.
+
+    The spans tile the text: each starts where the one before ends (blanks after a sentence belong
+    to it), the first starts at 0 and the last ends at `len(text)`. Empty text has none.
+    `language` is an ISO 639 code ("en", "zh"); None tells it from the script.
+    """
+    from sentencex import segment
+
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for piece in segment(language or language_of(text), text):
+        end = start + len(piece)
+        if not piece.strip() and spans:  # the blank lines between two paragraphs
+            spans[-1] = (spans[-1][0], end)
+        elif not piece.strip() or not spans or text[slice(*spans[-1])].strip():
+            spans.append((start, end))
+        else:  # blanks at the beginning of the text go with its first sentence
+            spans[-1] = (spans[-1][0], end)
+        start = end
+    if start != len(text):  # a segment that is not a piece of the text would shift all after it
+        raise AssertionError(f"sentences cover {start} of {len(text)} characters")
+    return spans
+
+
+def sentence_texts(text: str, language: str | None = None) -> list[str]:
+    """The sentences of `text` without the blanks around them; line ends also end a sentence."""
+    return [
+        sentence
+        for line in text.splitlines()
+        for start, end in sentences(line, language)
+        if (sentence := line[start:end].strip())
+    ]
+
+
+def non_ascii_share(texts: Iterable[str]) -> float:
+    """The share (0..1) of the letters and digits in `texts` that lie outside ASCII."""
+    word = ascii_word = 0
+    for text in texts:
+        if text.isascii():
+            count = sum(map(str.isalnum, text))
+            word, ascii_word = word + count, ascii_word + count
+        else:
+            alnum = [character for character in text if character.isalnum()]
+            word += len(alnum)
+            ascii_word += sum(map(str.isascii, alnum))
+    return 1 - ascii_word / word if word else 0.0
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """One word: a spaceless character by itself, or a run of letters, digits and their marks."""
+    # Python's \w knows no combining marks, and would cut Hindi or Arabic words at their vowels.
+    marks = "".join(c for c in map(chr, range(0x300, 0x20000)) if unicodedata.category(c)[0] == "M")
+    return re.compile(f"[{SPACELESS}]|(?:(?![{SPACELESS}])[^\\W_][{marks}]*)+")
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of text in any script; scripts without spaces give single characters."""
+    return _word().findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def shorten(text: str, length: int) -> str:
+    """The beginning of `text`, at most `length` characters, with "…" where something is cut."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`names` for a message: "`a`, `b`, `c`"."""
+    return ", ".join(f"`{name}`" for name in names)
