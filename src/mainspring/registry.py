@@ -19,6 +19,7 @@ TASKS = {
 
 FAMILIES = {
     "t5": "mainspring.families.t5:FAMILY",
+    "bert": "mainspring.families.bert:FAMILY",
 }
 
 BUILT_IN = {"tasks": TASKS, "families": FAMILIES}

@@ -40,16 +40,27 @@ Norm = LayerNorm | RMSNorm
 
 @dataclass(frozen=True)
 class Learned:
-    """One learned vector per position, added to the embeddings (Gehring et al., 2017)."""
+    """One learned vector per position, added to the embeddings (Gehring et al., 2017).
+
+    `skips_padding` counts positions over the real tokens only (RoBERTa).
+    """
 
     length: int
+    skips_padding: bool = False
 
 
 @dataclass(frozen=True)
 class Sinusoidal:
-    """Fixed sines and cosines added to the embeddings (Vaswani et al., 2017, section 3.5)."""
+    """Fixed sines and cosines added to the embeddings (Vaswani et al., 2017, section 3.5).
+
+    Positions count from `first`, over the real tokens only where `skips_padding`. Wavelengths grow
+    geometrically from 2 pi towards 10,000 * 2 pi; `closed` reaches that end (tensor2tensor).
+    """
 
     length: int
+    skips_padding: bool = False
+    first: int = 0
+    closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,10 +76,52 @@ class RelativeBias:
 
 
 @dataclass(frozen=True)
+class LinearScaling:
+    """All rotary angles divided by `factor` (Chen et al., 2023)."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Slow rotary angles divided by `factor`, fast ones kept (Llama 3, Dubey et al., 2024).
+
+    Slow turns less than `low` times within `length` positions, fast more than `high` times; in
+    between the two are mixed.
+    """
+
+    factor: float
+    low: float
+    high: float
+    length: int
+
+
+@dataclass(frozen=True)
+class YarnScaling:
+    """Slow rotary angles divided by `factor`, fast ones kept (YaRN, Peng et al., 2024).
+
+    The mix runs along the channels, from the one that turns `fast` times within `length` positions
+    to the one that turns `slow` times (whole channels where `whole`). `magnitude` multiplies the
+    cosines and sines.
+    """
+
+    factor: float
+    length: int
+    magnitude: float
+    fast: float = 32.0
+    slow: float = 1.0
+    whole: bool = True
+
+
+RotaryScaling = LinearScaling | Llama3Scaling | YarnScaling
+
+
+@dataclass(frozen=True)
 class Rotary:
     """Rotates pairs of query and key channels by an angle per position (Su et al., 2021)."""
 
     theta: float = 10_000.0
+    scaling: RotaryScaling | None = None
 
 
 StackPositions = Learned | Sinusoidal | RelativeBias
@@ -97,7 +150,7 @@ Mask = FullMask | CausalMask | SlidingWindow
 
 # -- the parts of a layer ----------------------------------------------------------------------
 
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -105,8 +158,10 @@ class Attention:
     """Multi-head attention; fewer key/value heads where they are shared (Ainslie et al., 2023).
 
     `biases` names the projections that carry a bias, as letters out of "qkvo".
-    `scale` multiplies the scores; None means `head_width ** -0.5`. `dropout` falls on the
-    attention weights. All dropouts are shares in 0..1.
+    `scale` multiplies the scores; None means `head_width ** -0.5`. `soft_cap` then holds them
+    within -soft_cap..soft_cap by a tanh (Gemma 2, 2024). `query_key_norm` normalises each head's
+    queries and keys (Henry et al., 2020). `dropout` falls on the attention weights. All dropouts
+    are shares in 0..1.
     """
 
     heads: int
@@ -116,6 +171,8 @@ class Attention:
     scale: float | None = None
     rotary: Rotary | None = None
     dropout: float = 0.0
+    soft_cap: float | None = None
+    query_key_norm: Norm | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +193,8 @@ class FeedForward:
 class Layer:
     """Self-attention, optional cross-attention, feed-forward; each a residual step.
 
-    `norm_placement`: "pre" normalises the input of each step, "post" the sum after it.
+    `norm_placement`: "pre" normalises the input of each step, "post" the sum after it, "sandwich"
+    the input of each step and what the step adds.
     `dropout` falls on what each step adds to the residual stream.
     """
 
@@ -144,7 +202,7 @@ class Layer:
     feed_forward: FeedForward
     norm: Norm
     cross_attention: Attention | None = None
-    norm_placement: Literal["pre", "post"] = "pre"
+    norm_placement: Literal["pre", "post", "sandwich"] = "pre"
     mask: Mask = FullMask()
     dropout: float = 0.0
 
@@ -156,15 +214,41 @@ class Layer:
 class TokenEmbedding:
     """Rows of a table looked up by token id, times `scale`.
 
-    Stacks that name the same `table` share it; the model owns it once.
+    Stacks that name the same `table` share it; the model owns it once. `types` is the number of
+    token types (BERT's segments), each a vector that is added too.
     """
 
     vocabulary: int
     scale: float = 1.0
     table: str = "tokens"
+    types: int = 0
 
 
-Embedding = TokenEmbedding
+@dataclass(frozen=True)
+class PatchEmbedding:
+    """Square patches of an image, each projected to a vector (Dosovitskiy et al., 2021).
+
+    `patch` is the side in pixels; `rows` and `columns` count the patches of an image of the size
+    that the learned positions are for (others get resized positions). `before` and `after` count
+    the learned tokens placed around the patches.
+    """
+
+    patch: int
+    channels: int
+    rows: int
+    columns: int
+    before: int = 1
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class AudioEmbedding:
+    """Two convolutions over log-mel frames, the second of stride 2 (Radford et al., 2022)."""
+
+    bins: int
+
+
+Embedding = TokenEmbedding | PatchEmbedding | AudioEmbedding
 
 # -- heads: what is read out -------------------------------------------------------------------
 
@@ -173,23 +257,83 @@ Embedding = TokenEmbedding
 class VocabularyHead:
     """Logits over the vocabulary. `tied` borrows the token table and owns no matrix.
 
-    `scale` multiplies the hidden states first (T5 v1.0 uses `width ** -0.5`).
+    `scale` multiplies the hidden states first (T5 v1.0 uses `width ** -0.5`). `hidden` puts a
+    layer of that activation, and its norm, before the logits (BERT). `soft_cap` holds the logits
+    within -soft_cap..soft_cap by a tanh.
     """
 
     vocabulary: int
     tied: bool = True
     scale: float = 1.0
     bias: bool = False
+    hidden: Activation | None = None
+    hidden_norm: Norm | None = None
+    soft_cap: float | None = None
 
 
-Head = VocabularyHead
+Pool = Literal["first", "last", "mean", "max"]
+
+
+@dataclass(frozen=True)
+class ClassHead:
+    """Logits of `classes` for the whole sequence, read from one `pool`ed vector.
+
+    `hidden` puts a layer of that activation before them; `dropout` falls on their input.
+    """
+
+    classes: int
+    pool: Pool = "first"
+    hidden: Activation | None = None
+    bias: bool = True
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class AveragedClassHead:
+    """Logits of `classes`, one projection for each of the first `tokens` positions, averaged
+    (the class and distillation tokens of Touvron et al., 2021)."""
+
+    classes: int
+    tokens: int = 2
+
+
+@dataclass(frozen=True)
+class TokenClassHead:
+    """Logits of `classes` for every position; two of them are the start and end of a span."""
+
+    classes: int
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class SlotHead:
+    """`outputs` numbers for each of the last `slots` positions, by `depth` layers (ReLU between);
+    `sigmoid` brings them into 0..1 (object detection, Carion et al., 2020)."""
+
+    slots: int
+    outputs: int
+    depth: int = 3
+    sigmoid: bool = False
+
+
+@dataclass(frozen=True)
+class EmbeddingHead:
+    """One vector for the whole sequence. `hidden` puts a layer of that activation after the pool;
+    `normalised` brings it to length 1 (Reimers and Gurevych, 2019)."""
+
+    pool: Pool = "first"
+    hidden: Activation | None = None
+    normalised: bool = False
+
+
+Head = VocabularyHead | ClassHead | AveragedClassHead | TokenClassHead | SlotHead | EmbeddingHead
 
 # -- assembly ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Embedding, positions, layers, a last norm.
+    """Embedding, positions, a norm of their sum, layers, a last norm.
 
     `dropout` falls on the embeddings, `final_dropout` on the output.
     """
@@ -201,6 +345,7 @@ class Stack:
     final_norm: Norm | None = None
     dropout: float = 0.0
     final_dropout: float = 0.0
+    embedding_norm: Norm | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +365,11 @@ class Model:
         if crosses and self.encoder is None:
             raise ValueError("the decoder has cross-attention but the model has no encoder")
 
+    @property
+    def vocabulary_head(self) -> VocabularyHead | None:
+        """The first head that gives logits over the vocabulary."""
+        return next((head for _, head in self.heads if isinstance(head, VocabularyHead)), None)
+
 
 # -- to and from JSON --------------------------------------------------------------------------
 
@@ -231,6 +381,9 @@ _KINDS = {
         Learned,
         Sinusoidal,
         RelativeBias,
+        LinearScaling,
+        Llama3Scaling,
+        YarnScaling,
         Rotary,
         FullMask,
         CausalMask,
@@ -239,7 +392,14 @@ _KINDS = {
         FeedForward,
         Layer,
         TokenEmbedding,
+        PatchEmbedding,
+        AudioEmbedding,
         VocabularyHead,
+        ClassHead,
+        AveragedClassHead,
+        TokenClassHead,
+        SlotHead,
+        EmbeddingHead,
         Stack,
         Model,
     )

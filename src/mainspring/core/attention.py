@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mainspring import spec
 from mainspring.core.cache import LayerCache
 from mainspring.core.masks import AttentionMask
+from mainspring.core.norms import build_optional_norm
 from mainspring.core.positions import rotate
 
 Attend = Callable[..., Tensor]
@@ -28,11 +29,17 @@ def attend(
     bias_1HTS: Tensor | None,
     scale: float,
     dropout: float = 0.0,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """softmax(scale * q kᵀ + bias, hidden places left out) v as BHTE, by the fused kernel.
 
     A query that sees no key gives zeros. Key/value heads are repeated where there are fewer.
+    The kernel knows no `soft_cap`: with one (of the spec, on the scores) the formula is computed.
     """
+    if soft_cap is not None:
+        return attend_reference(
+            q_BHTE, k_BKSE, v_BKSE, mask, bias_1HTS, scale, dropout, soft_cap=soft_cap
+        )
     shared = q_BHTE.shape[1] != k_BKSE.shape[1]
     if bias_1HTS is None and mask.is_plain_causal:
         return F.scaled_dot_product_attention(
@@ -52,11 +59,18 @@ def attend(
 
 
 def attention_weights(
-    q_BHTE: Tensor, k_BKSE: Tensor, mask: AttentionMask, bias_1HTS: Tensor | None, scale: float
+    q_BHTE: Tensor,
+    k_BKSE: Tensor,
+    mask: AttentionMask,
+    bias_1HTS: Tensor | None,
+    scale: float,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """The weights BHTS that `attend_reference` averages by; rows sum to 1, or to 0 if blind."""
     k_BHSE = k_BKSE.repeat_interleave(q_BHTE.shape[1] // k_BKSE.shape[1], 1)
     scores_BHTS = (q_BHTE @ k_BHSE.transpose(-2, -1)).float() * scale
+    if soft_cap is not None:
+        scores_BHTS = soft_cap * torch.tanh(scores_BHTS / soft_cap)
     if bias_1HTS is not None:
         scores_BHTS = scores_BHTS + bias_1HTS
     allowed = mask.allowed()
@@ -75,9 +89,11 @@ def attend_reference(
     bias_1HTS: Tensor | None,
     scale: float,
     dropout: float = 0.0,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """`attend` step by step: the tested meaning of the fused one, and where weights are seen."""
-    weights_BHTS = attention_weights(q_BHTE, k_BKSE, mask, bias_1HTS, scale).to(q_BHTE.dtype)
+    weights_BHTS = attention_weights(q_BHTE, k_BKSE, mask, bias_1HTS, scale, soft_cap)
+    weights_BHTS = weights_BHTS.to(q_BHTE.dtype)
     v_BHSE = v_BKSE.repeat_interleave(q_BHTE.shape[1] // v_BKSE.shape[1], 1)
     return F.dropout(weights_BHTS, dropout, dropout > 0) @ v_BHSE
 
@@ -117,6 +133,9 @@ class _Attention(nn.Module):
         self.scale = a.head_width**-0.5 if a.scale is None else a.scale
         self.o = nn.Linear(a.heads * a.head_width, width, bias="o" in a.biases)
         self.attend: Attend = attend
+        # Handed to `attend` only where the spec has a cap: a replacement that knows none must
+        # fail there, not leave it out.
+        self.cap = {} if a.soft_cap is None else {"soft_cap": a.soft_cap}
 
     def split(self, x: Tensor) -> Tensor:
         """BT(HE) to BHTE."""
@@ -126,7 +145,7 @@ class _Attention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, bias: Tensor | None
     ) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        y_BHTE = self.attend(q, k, v, mask, bias, self.scale, dropout)
+        y_BHTE = self.attend(q, k, v, mask, bias, self.scale, dropout, **self.cap)
         return y_BHTE.transpose(1, 2).flatten(2)
 
 
@@ -134,6 +153,8 @@ class SelfAttention(_Attention):
     def __init__(self, a: spec.Attention, width: int):
         super().__init__(a, width)
         self.qkv = QueryKeyValue(a, width)
+        self.query_norm = build_optional_norm(a.query_key_norm, a.head_width)
+        self.key_norm = build_optional_norm(a.query_key_norm, a.head_width)
 
     def forward(
         self,
@@ -145,6 +166,7 @@ class SelfAttention(_Attention):
     ) -> Tensor:
         """`turn` are the rotary cosines and sines at the positions of `x_BTD`."""
         q_BHTE, k_BKSE, v_BKSE = map(self.split, self.qkv(x_BTD))
+        q_BHTE, k_BKSE = self.query_norm(q_BHTE), self.key_norm(k_BKSE)
         if turn is not None:
             q_BHTE, k_BKSE = rotate(q_BHTE, turn), rotate(k_BKSE, turn)
         if cache is not None:

@@ -1,9 +1,11 @@
 """One Transformer layer: self-attention, optional cross-attention, feed-forward.
 
-Each part is a residual step, its norm in one of two places:
+Each part is a residual step, its norm in one of three places:
 
     pre     x ─┬─ norm ─ part ─ dropout ─(+)─      post    x ─┬─ part ─ dropout ─(+)─ norm ─
                └───────────────────────────┘                  └───────────────────┘
+    sandwich   x ─┬─ norm ─ part ─ norm ─ dropout ─(+)─
+                  └──────────────────────────────────┘
 """
 
 from collections.abc import Callable
@@ -36,7 +38,18 @@ class PostNorm(PreNorm):
         return self.norm(x_BTD + self.dropout(part(x_BTD)))
 
 
-RESIDUALS = {"pre": PreNorm, "post": PostNorm}
+class SandwichNorm(PreNorm):
+    """x + after(part(norm x))."""
+
+    def __init__(self, norm: spec.Norm, width: int, dropout: float):
+        super().__init__(norm, width, dropout)
+        self.after = build_norm(norm, width)
+
+    def forward(self, x_BTD: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
+        return x_BTD + self.dropout(self.after(part(self.norm(x_BTD))))
+
+
+RESIDUALS = {"pre": PreNorm, "post": PostNorm, "sandwich": SandwichNorm}
 
 
 class Layer(nn.Module):

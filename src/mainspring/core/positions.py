@@ -1,16 +1,31 @@
 """Positions, in one of three places:
 
 added to the vectors      LearnedPositions, SinusoidalPositions     (a stack's)
+                          GridPositions                             (a patch embedding's)
 turning queries and keys  RotaryAngles and `rotate`                 (an attention's)
 biasing the scores        RelativePositionBias                      (a stack's, for all layers)
 """
 
 import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mainspring import spec
+
+
+def count_all(at_T: Tensor, keep_BS: Tensor | None) -> Tensor:
+    """Positions as they stand in the row."""
+    return at_T
+
+
+def count_kept(at_T: Tensor, keep_BS: Tensor | None) -> Tensor:
+    """Positions BT among the real tokens of the row; padding repeats the position before it."""
+    if keep_BS is None:
+        return at_T
+    return (keep_BS.long().cumsum(1) - 1).clamp(min=0)[:, -len(at_T) :]
 
 
 class LearnedPositions(nn.Module):
@@ -27,11 +42,37 @@ class LearnedPositions(nn.Module):
 class SinusoidalPositions(nn.Module):
     """Adds sin and cos of geometric frequencies, sines first (Vaswani et al., 2017, 3.5)."""
 
+    def __init__(self, sinusoidal: spec.Sinusoidal, width: int):
+        super().__init__()
+        self.first, self.rates = sinusoidal.first, width // 2
+        self.steps = self.rates - 1 if sinusoidal.closed else self.rates
+
     def forward(self, x_BTD: Tensor, at: Tensor) -> Tensor:
-        half = x_BTD.shape[-1] // 2
-        step = torch.arange(half, device=at.device, dtype=torch.float32)
-        angle = at[..., None] * torch.exp(step * (-math.log(10_000.0) / half))
+        step = torch.arange(self.rates, device=at.device, dtype=torch.float32)
+        rate = torch.exp(step * (-math.log(10_000.0) / self.steps))
+        angle = (at[..., None] + self.first) * rate
         return x_BTD + torch.cat([angle.sin(), angle.cos()], -1).to(x_BTD.dtype)
+
+
+class GridPositions(nn.Module):
+    """Adds one learned vector per patch of an image and per token around the patches.
+
+    For an image of another size the patches' vectors are resized (bicubic) to its grid.
+    """
+
+    def __init__(self, embedding: spec.PatchEmbedding, width: int):
+        super().__init__()
+        self.grid = embedding.rows, embedding.columns
+        self.parts = embedding.before, embedding.rows * embedding.columns, embedding.after
+        self.table = nn.Embedding(sum(self.parts), width)
+
+    def forward(self, x_BTD: Tensor, rows: int, columns: int) -> Tensor:
+        if (rows, columns) == self.grid:
+            return x_BTD + self.table.weight
+        before_TD, patches_TD, after_TD = self.table.weight.split(self.parts)
+        patches = patches_TD.T.unflatten(1, self.grid)[None]
+        patches = F.interpolate(patches, (rows, columns), mode="bicubic", align_corners=False)
+        return x_BTD + torch.cat([before_TD, patches[0].flatten(1).T, after_TD])
 
 
 def relative_bucket(distance: Tensor, buckets: int, max_distance: int, both_ways: bool) -> Tensor:
@@ -64,22 +105,63 @@ class RelativePositionBias(nn.Module):
         return self.table(bucket_TS).permute(2, 0, 1)[None]
 
 
+def llama3_rates(scaling: spec.Llama3Scaling, rate: Tensor) -> Tensor:
+    """Slow rates divided, fast ones kept, those between mixed by their turns in the length."""
+    turns = scaling.length * rate / (2 * math.pi)
+    kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+    return (1 - kept) * rate / scaling.factor + kept * rate
+
+
+def yarn_rates(scaling: spec.YarnScaling, theta: float, rate: Tensor) -> Tensor:
+    """Slow rates divided, fast ones kept, those between mixed along the channels."""
+    channels = len(rate)
+
+    def channel(turns: float) -> float:
+        """The channel that makes so many turns within the length."""
+        longest = math.log(scaling.length / (turns * 2 * math.pi))
+        return channels * longest / math.log(theta)
+
+    first, last = channel(scaling.fast), channel(scaling.slow)
+    if scaling.whole:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * channels - 1)
+    ramp = torch.arange(channels, device=rate.device, dtype=torch.float32) - first
+    divided = (ramp / (last - first or 0.001)).clamp(0, 1)
+    return rate / scaling.factor * divided + rate * (1 - divided)
+
+
+def build_rates(rotary: spec.Rotary) -> Callable[[Tensor], Tensor]:
+    """What turns the plain rates of the channels (radians per position) into scaled ones."""
+    match rotary.scaling:
+        case None:
+            return lambda rate: rate
+        case spec.LinearScaling(factor):
+            return lambda rate: rate / factor
+        case spec.Llama3Scaling() as llama3:
+            return lambda rate: llama3_rates(llama3, rate)
+        case spec.YarnScaling() as yarn:
+            return lambda rate: yarn_rates(yarn, rotary.theta, rate)
+
+
 class RotaryAngles(nn.Module):
     """Cosines and sines of the rotary angles, shared by the layers that turn alike."""
 
     def __init__(self, rotary: spec.Rotary, head_width: int):
         super().__init__()
         self.rotary, self.head_width = rotary, head_width
+        self.scaled = build_rates(rotary)
+        scaling = rotary.scaling
+        self.magnitude = scaling.magnitude if isinstance(scaling, spec.YarnScaling) else 1.0
 
     def forward(self, at: Tensor) -> tuple[Tensor, Tensor]:
         """(cos, sin), float32: TE for positions T, B1TE for positions BT."""
         step = torch.arange(0, self.head_width, 2, device=at.device, dtype=torch.float32)
-        rate = self.rotary.theta ** (-step / self.head_width)
+        rate = self.scaled(1.0 / self.rotary.theta ** (step / self.head_width))
         angle = at[..., None].float() * rate
         angle = torch.cat([angle, angle], -1)
         if angle.dim() == 3:
             angle = angle[:, None]
-        return angle.cos(), angle.sin()
+        return angle.cos() * self.magnitude, angle.sin() * self.magnitude
 
 
 def rotate(x_BHTE: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,10 +1,13 @@
 """A stack: embedding -> positions -> layers -> last norm. Encoder and decoder are both stacks."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from mainspring import spec
 from mainspring.core.cache import Cache
+from mainspring.core.embeddings import build_embedding
 from mainspring.core.layer import Layer
 from mainspring.core.masks import AttentionMask
 from mainspring.core.norms import build_optional_norm
@@ -13,28 +16,25 @@ from mainspring.core.positions import (
     RelativePositionBias,
     RotaryAngles,
     SinusoidalPositions,
+    count_all,
+    count_kept,
 )
-
-
-class TokenEmbedding(nn.Module):
-    """Looks ids up in a table it borrows (the model owns each table once)."""
-
-    def __init__(self, embedding: spec.TokenEmbedding):
-        super().__init__()
-        self.scale = embedding.scale
-
-    def forward(self, ids_BT: Tensor, table: nn.Embedding) -> Tensor:
-        x_BTD = table(ids_BT)
-        return x_BTD if self.scale == 1.0 else x_BTD * self.scale
 
 
 def build_added_positions(stack: spec.Stack) -> nn.Module | None:
     match stack.positions:
         case spec.Learned(length):
             return LearnedPositions(length, stack.width)
-        case spec.Sinusoidal():
-            return SinusoidalPositions()
+        case spec.Sinusoidal() as sinusoidal:
+            return SinusoidalPositions(sinusoidal, stack.width)
     return None
+
+
+def build_counting(stack: spec.Stack) -> Callable[[Tensor, Tensor | None], Tensor]:
+    match stack.positions:
+        case spec.Learned(skips_padding=True) | spec.Sinusoidal(skips_padding=True):
+            return count_kept
+    return count_all
 
 
 def build_position_bias(stack: spec.Stack) -> nn.Module | None:
@@ -49,9 +49,11 @@ def build_position_bias(stack: spec.Stack) -> nn.Module | None:
 class Stack(nn.Module):
     def __init__(self, stack: spec.Stack):
         super().__init__()
-        self.embedding = TokenEmbedding(stack.embedding)
+        self.embedding = build_embedding(stack.embedding, stack.width)
+        self.count = build_counting(stack)
         self.added_positions = build_added_positions(stack)
         self.position_bias = build_position_bias(stack)
+        self.embedding_norm = build_optional_norm(stack.embedding_norm, stack.width)
         self.dropout = nn.Dropout(stack.dropout)
         self.layers = nn.ModuleList(Layer(layer, stack.width) for layer in stack.layers)
         self.final_norm = build_optional_norm(stack.final_norm, stack.width)
@@ -76,18 +78,19 @@ class Stack(nn.Module):
         at_BT: Tensor | None = None,
         segments: tuple[Tensor, Tensor] | None = None,
         memory_segments: tuple[Tensor, Tensor] | None = None,
+        types_BT: Tensor | None = None,
     ) -> Tensor:
         """Hidden states BTD.
 
         `keep_BS` covers the cached positions too. `at_BT` are the positions of the inputs where
         they are not simply counted on from the cache (left padding, packed rows).
         """
-        x_BTD = self.embedding(inputs, table)
+        x_BTD = self.embedding(inputs, table, types_BT)
         queries, device = x_BTD.shape[1], x_BTD.device
         start = 0 if cache is None else cache.length
         keys = start + queries
         at_T = torch.arange(start, keys, device=device)
-        at = at_T if at_BT is None else at_BT
+        at = self.count(at_T, keep_BS) if at_BT is None else at_BT
         if self.added_positions is not None:
             x_BTD = self.added_positions(x_BTD, at)
         bias_1HTS = None
@@ -108,7 +111,7 @@ class Stack(nn.Module):
                 keep_BS=memory_keep_BS,
                 segments=memory_segments,
             )
-        x_BTD = self.dropout(x_BTD)
+        x_BTD = self.dropout(self.embedding_norm(x_BTD))
         for i, layer in enumerate(self.layers):
             rotary = self.turns[i]
             x_BTD = layer(

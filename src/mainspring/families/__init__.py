@@ -4,11 +4,12 @@ A family is data. It imports no torch, knows nothing of `core`, and never import
 both it and the core speak `spec`.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mainspring.spec import Model
+from mainspring.spec import Head, Model
 from mainspring.weights.maps import Ignored, Pair
 
 Config = Mapping[str, Any]
@@ -25,6 +26,12 @@ class Family:
     the file the first is dropped before anything else looks at it.
     `sizes` are configs for models trained from scratch, without the vocabulary size.
     `architecture` names the `transformers` class that a saved folder is opened with.
+    `saved_config(config, model)` is the `config.json` to save for a config that was read.
+    `renames` are (pattern, replacement) pairs, regular expressions that turn other spellings of
+    tensor names (older files, files of a model without its head) into those of `pairs`.
+    `head(name, config)` is the spec of a head as this family has it, for models that get a new one.
+    `examples` are small whole configs, each optional feature in some of them: the contract tests
+    of `mainspring.testing` run on them.
     """
 
     name: str
@@ -35,3 +42,13 @@ class Family:
     aliases: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[Ignored, ...] = ()
     sizes: Mapping[str, Config] = field(default_factory=dict)
+    saved_config: Callable[[Config, Model], Config] = lambda config, model: config
+    renames: tuple[tuple[str, str], ...] = ()
+    head: Callable[[str, Config], Head] | None = None
+    examples: tuple[Config, ...] = ()
+
+    def canonical(self, name: str) -> str:
+        """The name that `pairs` knows a stored tensor by."""
+        for pattern, replacement in self.renames:
+            name = re.sub(pattern, replacement, name)
+        return name

@@ -71,10 +71,24 @@ def scales_outputs(config: Config) -> bool:
     return bool(config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)))
 
 
+def saved_config(config: Config, model: spec.Model) -> Config:
+    """v4 reads scaling and tying off one flag; v5 always writes that flag as true, beside
+    `scale_decoder_outputs`. Both read this."""
+    head = model.vocabulary_head
+    tied = head is None or head.tied
+    scaled = scales_outputs(config)
+    return {
+        **config,
+        "tie_word_embeddings": tied if config.get("model_type") == "mt5" else scaled,
+        "scale_decoder_outputs": scaled,
+    }
+
+
 def pairs(model: spec.Model) -> Iterator[Pair]:
     """Our tensor names beside T5's."""
     yield same("tables.tokens.weight", "shared.weight")
-    if not dict(model.heads)["vocabulary"].tied:
+    head = model.vocabulary_head
+    if head is not None and not head.tied:
         yield same("heads.vocabulary.out.weight", "lm_head.weight")
     for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
         assert stack is not None
@@ -133,6 +147,7 @@ FAMILY = Family(
     architecture="T5ForConditionalGeneration",
     spec=model_spec,
     pairs=pairs,
+    saved_config=saved_config,
     aliases={
         "encoder.embed_tokens.weight": "shared.weight",
         "decoder.embed_tokens.weight": "shared.weight",

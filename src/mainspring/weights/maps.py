@@ -39,13 +39,93 @@ class Same:
         return ours
 
 
+SAME = Same()
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """A matrix stored the other way round."""
+
+    def take(self, *theirs: "Tensor") -> "tuple[Tensor, ...]":
+        return tuple(tensor.T for tensor in theirs)
+
+    def give(self, *ours: "Tensor") -> "tuple[Tensor, ...]":
+        return tuple(tensor.T for tensor in ours)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several of ours of equal size stored as one, side by side along its `axis`; `transposed`
+    where each is a matrix stored the other way round."""
+
+    parts: int
+    axis: int = 0
+    transposed: bool = False
+
+    def take(self, *theirs: "Tensor") -> "tuple[Tensor, ...]":
+        (whole,) = theirs
+        parts = whole.chunk(self.parts, self.axis)
+        return tuple(part.T for part in parts) if self.transposed else parts
+
+    def give(self, *ours: "Tensor") -> "tuple[Tensor, ...]":
+        import torch
+
+        return (torch.cat([part.T if self.transposed else part for part in ours], self.axis),)
+
+
+@dataclass(frozen=True)
+class SkippedRows:
+    """A table stored with `rows` at its start that nobody reads; they come back as zeros."""
+
+    rows: int
+
+    def take(self, *theirs: "Tensor") -> "tuple[Tensor, ...]":
+        return tuple(tensor[self.rows :] for tensor in theirs)
+
+    def give(self, *ours: "Tensor") -> "tuple[Tensor, ...]":
+        import torch
+
+        unread = [tensor.new_zeros(self.rows, *tensor.shape[1:]) for tensor in ours]
+        return tuple(torch.cat(both) for both in zip(unread, ours, strict=True))
+
+
+@dataclass(frozen=True)
+class LeadingAxis:
+    """Stored with an axis of size 1 before the others; `parts` such tables are one of ours."""
+
+    parts: int = 1
+
+    def take(self, *theirs: "Tensor") -> "tuple[Tensor, ...]":
+        import torch
+
+        return (torch.cat([part[0] for part in theirs]),)
+
+    def give(self, *ours: "Tensor") -> "tuple[Tensor, ...]":
+        (table,) = ours
+        return table[None].chunk(self.parts, 1)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Stored as the difference from `by`. Computed in float32: exact to its last digit, which is
+    finer than any half precision the difference was stored in."""
+
+    by: float
+
+    def take(self, *theirs: "Tensor") -> "tuple[Tensor, ...]":
+        return tuple(tensor.float() + self.by for tensor in theirs)
+
+    def give(self, *ours: "Tensor") -> "tuple[Tensor, ...]":
+        return tuple(tensor.float() - self.by for tensor in ours)
+
+
 @dataclass(frozen=True)
 class Pair:
     """Some of our tensors and the checkpoint's tensors that hold the same numbers."""
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
-    operation: Operation = Same()
+    operation: Operation = SAME
 
 
 @dataclass(frozen=True)

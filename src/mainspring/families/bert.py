@@ -1,0 +1,191 @@
+"""BERT (Devlin et al., 2019) and the encoders stored like it: MiniLM and most sentence encoders.
+
+Norms stand after each residual sum, positions and token types are learned and normalised together
+with the tokens. The pooler, a tanh layer on the first position, belongs to the heads that read it.
+"""
+
+from collections.abc import Collection, Iterator
+
+from mainspring import spec
+from mainspring.families import Config, Family
+from mainspring.families.heads import Stored, find_heads, saved_config
+from mainspring.families.keys import Keys, activation, check_divides, labels, words
+from mainspring.families.layout import layer_pairs, module, norm
+from mainspring.weights.maps import Ignored, Pair, same
+
+KEYS = Keys(
+    defaults={
+        "bert": {
+            "vocab_size": 30522,
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "max_position_embeddings": 512,
+            "type_vocab_size": 2,
+            "layer_norm_eps": 1e-12,
+            "classifier_dropout": None,
+        }
+    },
+    fixed={"position_embedding_type": ("absolute",)},
+    # Written by early conversions; the pooler they describe is the one that all have.
+    harmless=words(
+        "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
+        "pooler_size_per_head pooler_type"
+    ),
+)
+
+HEADS = {
+    "vocabulary": Stored("cls.predictions.bias", ("ForMaskedLM", "ForPreTraining")),
+    "classes": Stored("classifier.weight", ("ForSequenceClassification",)),
+    "token_classes": Stored("classifier.weight", ("ForTokenClassification",)),
+    "span": Stored("qa_outputs.weight", ("ForQuestionAnswering",)),
+    "next_sentence": Stored(
+        "cls.seq_relationship.weight", ("ForNextSentencePrediction", "ForPreTraining")
+    ),
+    "pooled": Stored("bert.pooler.dense.weight", ("Model",)),
+}
+POOLING = ("classes", "next_sentence", "pooled")
+OUTPUTS = {
+    "classes": "classifier",
+    "token_classes": "classifier",
+    "span": "qa_outputs",
+    "next_sentence": "cls.seq_relationship",
+}
+
+LAYER = {
+    "self_attention.qkv.q": "attention.self.query",
+    "self_attention.qkv.k": "attention.self.key",
+    "self_attention.qkv.v": "attention.self.value",
+    "self_attention.o": "attention.output.dense",
+    "self_residual.norm": "attention.output.LayerNorm",
+    "feed_forward.expand.up": "intermediate.dense",
+    "feed_forward.down": "output.dense",
+    "feed_residual.norm": "output.LayerNorm",
+}
+
+
+def head(name: str, config: Config) -> spec.Head:
+    """A head as BERT has it."""
+    c = KEYS.read(config)
+    stated = c["classifier_dropout"]
+    dropout = c["hidden_dropout_prob"] if stated is None else stated
+    match name:
+        case "vocabulary":
+            return spec.VocabularyHead(
+                c["vocab_size"],
+                bias=True,
+                hidden=activation(c, "hidden_act"),
+                hidden_norm=spec.LayerNorm(c["layer_norm_eps"]),
+            )
+        case "classes":
+            return spec.ClassHead(labels(config), hidden="tanh", dropout=dropout)
+        case "next_sentence":
+            return spec.ClassHead(2, hidden="tanh")
+        case "token_classes":
+            return spec.TokenClassHead(labels(config), dropout)
+        case "span":
+            return spec.TokenClassHead(2)
+        case _:
+            return spec.EmbeddingHead(hidden="tanh")
+
+
+def model_spec(config: Config, names: Collection[str]) -> spec.Model:
+    """The spec of a BERT `config.json`. `names` are the tensors its files hold."""
+    c = KEYS.read(config)
+    dropout, heads = c["hidden_dropout_prob"], c["num_attention_heads"]
+    layer_norm = spec.LayerNorm(c["layer_norm_eps"])
+    layer = spec.Layer(
+        spec.Attention(
+            heads,
+            heads,
+            check_divides(c, "hidden_size", "num_attention_heads"),
+            biases="qkvo",
+            dropout=c["attention_probs_dropout_prob"],
+        ),
+        spec.FeedForward(c["intermediate_size"], activation(c, "hidden_act"), bias=True),
+        layer_norm,
+        norm_placement="post",
+        dropout=dropout,
+    )
+    encoder = spec.Stack(
+        c["hidden_size"],
+        spec.TokenEmbedding(c["vocab_size"], types=c["type_vocab_size"]),
+        (layer,) * c["num_hidden_layers"],
+        spec.Learned(c["max_position_embeddings"]),
+        dropout=dropout,
+        embedding_norm=layer_norm,
+    )
+    found = find_heads(config, names, HEADS)
+    # One pooler, owned by the first head that reads it.
+    spare = [name for name in POOLING if name in found][1:]
+    found = [name for name in found if name not in spare]
+    return spec.Model(encoder, heads=tuple((name, head(name, config)) for name in found))
+
+
+def pairs(model: spec.Model) -> Iterator[Pair]:
+    """Our tensor names beside BERT's."""
+    stack = model.encoder
+    assert stack is not None and stack.embedding_norm is not None
+    theirs = "bert.embeddings"
+    yield same("tables.tokens.weight", f"{theirs}.word_embeddings.weight")
+    yield same("encoder.embedding.types.weight", f"{theirs}.token_type_embeddings.weight")
+    yield same("encoder.added_positions.table.weight", f"{theirs}.position_embeddings.weight")
+    yield from norm(stack.embedding_norm, "encoder.embedding_norm", f"{theirs}.LayerNorm")
+    for i, layer in enumerate(stack.layers):
+        yield from layer_pairs(layer, f"encoder.layers.{i}", f"bert.encoder.layer.{i}", LAYER)
+    for name, kind in model.heads:
+        ours = f"heads.{name}"
+        if name in POOLING:
+            yield from module(f"{ours}.hidden.project", "bert.pooler.dense", bias=True)
+        if name in OUTPUTS:
+            yield from module(f"{ours}.out", OUTPUTS[name], bias=True)
+        if isinstance(kind, spec.VocabularyHead):
+            transform = "cls.predictions.transform"
+            yield from module(f"{ours}.hidden.project", f"{transform}.dense", bias=True)
+            yield from module(f"{ours}.norm", f"{transform}.LayerNorm", bias=True)
+            yield same(f"{ours}.bias", "cls.predictions.bias")
+
+
+EXAMPLE: Config = {
+    "model_type": "bert",
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 32,
+    "max_position_embeddings": 30,
+}
+
+FAMILY = Family(
+    name="bert",
+    model_types=("bert",),
+    architecture="BertModel",
+    spec=model_spec,
+    pairs=pairs,
+    aliases={
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
+    ignored=(Ignored("bert.embeddings.position_ids", "the numbers 0, 1, 2 ... in order"),),
+    saved_config=saved_config({"bert": "Bert"}, HEADS),
+    renames=(
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # files made from TensorFlow ones
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # a model stored without a head
+    ),
+    head=head,
+    examples=tuple(
+        {**EXAMPLE, **more}
+        for more in (
+            {"architectures": ["BertForPreTraining"], "hidden_act": "gelu_new"},
+            {"architectures": ["BertForSequenceClassification"], "num_labels": 3},
+            {"architectures": ["BertForTokenClassification"]},
+            {"architectures": ["BertForQuestionAnswering"], "type_vocab_size": 1},
+            {"architectures": ["BertModel"]},
+        )
+    ),
+)
