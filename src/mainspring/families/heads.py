@@ -9,11 +9,12 @@ from mainspring.families import Config
 
 @dataclass(frozen=True)
 class Stored:
-    """How a head is stored: a tensor that tells it is there, and the ends of the names of the
-    classes that have it, the plainest first."""
+    """How a head is stored: a tensor that tells it is there (`unless` there is that other one),
+    and the ends of the names of the classes that have it, the plainest first."""
 
     marker: str
     classes: tuple[str, ...]
+    unless: str | None = None
 
 
 def _claims(config: Config, stored: Stored) -> bool:
@@ -29,7 +30,7 @@ def find_heads(config: Config, names: Collection[str], table: Mapping[str, Store
     """
     if not names:
         return [head for head, stored in table.items() if _claims(config, stored)]
-    found = [head for head, stored in table.items() if stored.marker in names]
+    found = [head for head, s in table.items() if s.marker in names and s.unless not in names]
     markers = [table[head].marker for head in found]
     return [
         head

@@ -120,12 +120,35 @@ def write_tensors(
         temporary.unlink(missing_ok=True)
 
 
-def write_text(text: str, file: Path) -> None:
-    """Writes a text file whole or not at all."""
+def write_sharded(tensors: Mapping[str, Tensor], folder: Path, shard_bytes: int) -> None:
+    """Writes one file, or where that would exceed `shard_bytes` several with an index."""
+    shards: list[dict[str, Tensor]] = [{}]
+    filled = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and filled + tensor.nbytes > shard_bytes:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = tensor
+        filled += tensor.nbytes
+    if len(shards) == 1:
+        write_tensors(tensors, folder / SINGLE)
+        return
+    places: dict[str, str] = {}
+    for i, shard in enumerate(shards, 1):
+        file = f"model-{i:05}-of-{len(shards):05}.safetensors"
+        write_tensors(shard, folder / file)
+        places |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    write_text(json.dumps(index, indent=2) + "\n", folder / INDEX)
+
+
+def write_bytes(data: bytes, file: Path) -> None:
+    """Writes a file whole or not at all."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as out:
-            out.write(text)
+        with temporary.open("wb") as out:
+            out.write(data)
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(file)
@@ -133,3 +156,8 @@ def write_text(text: str, file: Path) -> None:
         raise BadWeights(f"{file}: could not be written ({error}); is the disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(text: str, file: Path) -> None:
+    """Writes a text file whole or not at all."""
+    write_bytes(text.encode("utf-8"), file)

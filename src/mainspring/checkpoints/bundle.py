@@ -1,0 +1,200 @@
+"""A model and all that belongs to it: open a checkpoint, make a new one, generate, save.
+
+folder or hub name ── load ──> Bundle ── save ──> a folder that `transformers` opens
+size, tokenizer, seed ── new_bundle ──┘
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mainspring import registry, spec
+from mainspring.checkpoints import card as cards
+from mainspring.checkpoints.config import (
+    CONFIG,
+    GENERATION_CONFIG,
+    find_family,
+    json_text,
+    read_config,
+    read_generation,
+)
+from mainspring.checkpoints.locate import locate
+from mainspring.checkpoints.settle import CARRIED, saving, settle
+from mainspring.checkpoints.tokenizer import Tokenizer
+from mainspring.core.init import build
+from mainspring.core.model import Transformer
+from mainspring.errors import BadOption, BadWeights, Mismatch, Missing
+from mainspring.families import Config, Family
+from mainspring.weights.files import TensorFiles, weight_files, write_sharded, write_text
+from mainspring.weights.maps import to_ours, to_theirs
+
+SHARD_BYTES = 5_000_000_000
+
+
+@dataclass
+class Bundle:
+    """A model with its config, tokenizer and generation settings.
+
+    `config` and `generation` are the JSON files as they were read. `tokenizer` is None where the
+    checkpoint has none: ids in, ids out. `extra_files` are carried along when saving.
+    """
+
+    model: Transformer
+    config: dict[str, Any]
+    family: Family
+    tokenizer: Tokenizer | None = None
+    generation: dict[str, Any] = field(default_factory=dict)
+    extra_files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> spec.Model:
+        return self.model.spec
+
+    def generate(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        """Token ids (rows, length), as `transformers`' `generate` returns them for the same
+        arguments: with the decoder's start token, padded on the right."""
+        from mainspring.generation.options import GenerationOptions
+        from mainspring.generation.search import generate
+
+        merged = GenerationOptions.merge(self.generation, **options)
+        return generate(self.model, input_ids, attention_mask, merged).sequences
+
+    def save(
+        self,
+        folder: str | Path,
+        card: str | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        """Writes the checkpoint into `folder`, whole or not at all.
+
+        Files already there stay until the new ones are complete on the disk. `dtype` converts the
+        weights on their way out (None keeps the model's own). `card` is the text of README.md.
+        """
+        theirs = to_theirs(self.family.pairs(self.spec), self.model.state_dict())
+        if dtype is not None:
+            theirs = {name: tensor.to(dtype) for name, tensor in theirs.items()}
+        with saving(Path(folder)) as draft:
+            write_sharded(theirs, draft, shard_bytes)
+            write_text(json_text(self._config(next(iter(theirs.values())).dtype)), draft / CONFIG)
+            if self.generation:
+                write_text(json_text(self.generation), draft / GENERATION_CONFIG)
+            if self.tokenizer is not None:
+                self.tokenizer.save(draft)
+            for name, data in self.extra_files.items():
+                (draft / name).write_bytes(data)
+            write_text(card or cards.plain(self.config, self.model), draft / cards.FILE)
+
+    def _config(self, dtype: torch.dtype) -> dict[str, Any]:
+        """config.json: as read, with the class to open it with and the type of its numbers."""
+        config = {**self.family.saved_config(self.config, self.spec)}
+        config.setdefault("architectures", [self.family.architecture])
+        # v4 reads `torch_dtype`; v5 reads both names and writes the short one.
+        name = str(dtype).removeprefix("torch.")
+        config.pop("dtype", None)
+        return {**config, "torch_dtype": name}
+
+
+def load(name_or_folder: str | Path, *, dtype: torch.dtype | None = None) -> Bundle:
+    """Opens a checkpoint: a local folder, or a hub name such as "google-t5/t5-small".
+
+    The weights are float32 whatever the file holds, unless `dtype` is given; the model is in
+    evaluation mode. Missing, Refused, BadWeights, BadOption or Mismatch say what is wrong.
+    """
+    folder = locate(name_or_folder)
+    settle(folder)
+    config = read_config(folder)
+    family = find_family(config, folder / CONFIG)
+    with TensorFiles(weight_files(folder)) as files:
+        theirs = _without_repeats(files, family.aliases)
+        model = _build(family, config, theirs, folder / CONFIG)
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        ours = to_ours(
+            family.pairs(model.spec), theirs, expected, family.ignored, source=str(folder)
+        )
+        copies = {
+            name: tensor.to(dtype or torch.float32, copy=True) for name, tensor in ours.items()
+        }
+    model.load_state_dict(copies, assign=True)
+    tokenizer = Tokenizer.open(folder)
+    _check_rows(tokenizer, model, folder)
+    carried = {name: folder / name for name in CARRIED if (folder / name).is_file()}
+    return Bundle(
+        model.eval(),
+        config,
+        family,
+        tokenizer,
+        read_generation(folder, config),
+        {name: file.read_bytes() for name, file in carried.items()},
+    )
+
+
+def new_bundle(size: str, tokenizer: Tokenizer, seed: int) -> Bundle:
+    """A model of one of the families' sizes ("t5-mini") with fresh weights drawn from `seed`."""
+    families = [registry.find("families", name) for name in registry.names("families")]
+    by_size: dict[str, Family] = {size: family for family in families for size in family.sizes}
+    if size not in by_size:
+        raise BadOption.unknown("size", size, by_size)
+    family = by_size[size]
+    # Matrix kernels like round numbers; the rows past the vocabulary stay unused.
+    rows = -(-tokenizer.vocabulary // 64) * 64
+    generation = {"decoder_start_token_id": tokenizer.pad_id, "pad_token_id": tokenizer.pad_id}
+    generation["eos_token_id"] = tokenizer.eos_id
+    config = {
+        **family.sizes[size],
+        "architectures": [family.architecture],
+        "vocab_size": rows,
+        **generation,
+    }
+    model = build(family.spec(config, ()), seed)
+    return Bundle(model.eval(), config, family, tokenizer, generation)
+
+
+def _without_repeats(files: Mapping[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors, but those that repeat another bit for bit under one of its known other names."""
+    return {
+        name: files[name]
+        for name in files
+        if aliases.get(name) not in files or not _equal(files[name], files[aliases[name]])
+    }
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
+def _build(
+    family: Family, config: Config, theirs: Mapping[str, Tensor], place: Path
+) -> Transformer:
+    """The model that the config describes, without weights."""
+    for name, tensor in theirs.items():
+        if not tensor.is_floating_point():
+            raise BadWeights(
+                f"{place.parent}: tensor `{name}` holds {tensor.dtype}: quantised weights are not "
+                "read; use the original checkpoint"
+            )
+    try:
+        return build(family.spec(config, theirs.keys()))
+    except KeyError as error:
+        raise Missing(
+            f"{place}: no key `{error.args[0]}`, which a {family.name} model needs"
+        ) from None
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise BadOption(f"{place}: describes no model that can be built ({error})") from error
+
+
+def _check_rows(tokenizer: Tokenizer | None, model: Transformer, folder: Path) -> None:
+    for name, table in model.tables.items():
+        rows = table.weight.shape[0]
+        if tokenizer is not None and tokenizer.vocabulary > rows:
+            raise Mismatch(
+                f"{folder}: the tokenizer has ids up to {tokenizer.vocabulary - 1}, and the "
+                f"embedding `{name}` only {rows} rows; are both from the same checkpoint?"
+            )

@@ -1,0 +1,66 @@
+"""Writing a folder of files all at once or not at all.
+
+    folder/.draft/   being written             killed here: thrown away by the next save
+    folder/.ready/   complete on the disk      killed here: moved into place by the next load
+    folder/          each file renamed into place, files of the former checkpoint removed
+
+A full disk can only happen in the first step, while the former checkpoint is untouched.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mainspring.checkpoints.config import CONFIG, GENERATION_CONFIG
+from mainspring.checkpoints.tokenizer import FILES as TOKENIZER_FILES
+from mainspring.errors import BadWeights
+
+DRAFT, READY, MANIFEST = ".draft", ".ready", ".manifest.json"
+# Small files of a checkpoint that are not read here but belong to it.
+CARRIED = ("preprocessor_config.json", "processor_config.json", "chat_template.jinja")
+KNOWN = (CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES, *CARRIED)
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[Path]:
+    """Gives a draft folder; what is written there replaces the checkpoint in `folder` when the
+    block ends well. Files in `folder` that are no part of a checkpoint stay."""
+    draft, existed = folder / DRAFT, folder.is_dir()
+    try:
+        settle(folder)
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        names = sorted(file.name for file in draft.iterdir())
+        (draft / MANIFEST).write_text(json.dumps(names), encoding="utf-8")
+        draft.rename(folder / READY)
+        settle(folder)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise BadWeights(
+                f"{folder}: could not be written ({error}); is the disk full, or not yours to "
+                "write? What was there before is unchanged"
+            ) from error
+        raise
+
+
+def settle(folder: Path) -> None:
+    """Finishes a save that was stopped after its files were complete."""
+    ready = folder / READY
+    if not ready.is_dir():
+        return
+    names = json.loads((ready / MANIFEST).read_text(encoding="utf-8"))
+    for name in names:
+        if (ready / name).exists():
+            (ready / name).replace(folder / name)
+    former = [*folder.glob("model*.safetensors*"), *(folder / name for name in KNOWN)]
+    for file in former:
+        if file.name not in names:
+            file.unlink(missing_ok=True)
+    shutil.rmtree(ready)

@@ -1,0 +1,340 @@
+"""Text to ids and back, with the special tokens that a checkpoint asks for.
+
+Opened from `tokenizer.json`, or from a SentencePiece file, beside `tokenizer_config.json` and
+`special_tokens_map.json` in the layouts of transformers v4 and v5. Every file that was read is
+written again as it was.
+"""
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from mainspring import events
+from mainspring.checkpoints.config import json_text, read_json, refuse_remote_code
+from mainspring.checkpoints.sentencepiece import SPACE, build_tokenizer, read_model
+from mainspring.errors import BadData, BadOption, BadWeights
+
+if TYPE_CHECKING:
+    import tokenizers
+
+TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
+SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
+SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
+FILES = (TOKENIZER, CONFIG, SPECIAL_MAP, ADDED, *SENTENCEPIECE)
+PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
+T5_CLASSES = ("T5Tokenizer", "T5TokenizerFast", "MT5Tokenizer", "MT5TokenizerFast")
+
+
+class Tokenizer:
+    """A vocabulary and the way text is cut into it.
+
+    `special` maps "pad", "eos", "bos" and "unk" to the token text that plays the part; `files` are
+    the checkpoint's own files, kept to be written again.
+    """
+
+    def __init__(
+        self,
+        backend: "tokenizers.Tokenizer",
+        special: Mapping[str, str],
+        files: Mapping[str, bytes] | None = None,
+    ):
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend, self.special, self.files = backend, dict(special), dict(files or {})
+
+    # -- text and ids --------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, with the special tokens that the checkpoint adds (T5: `</s>` last)."""
+        return self.backend.encode(text).ids
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` for each of `texts`, on all cores."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts))]
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of `ids`. Negative ids (ignored labels) and ids past the vocabulary are left
+        out."""
+        return self.backend.decode([int(i) for i in ids if i >= 0], skip_special)
+
+    def decode_many(self, rows: Iterable[Iterable[int]], skip_special: bool = True) -> list[str]:
+        kept = [[int(i) for i in ids if i >= 0] for ids in rows]
+        return self.backend.decode_batch(kept, skip_special)
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The vocabulary entry of each id, one a piece; "" for an id past the vocabulary."""
+        return [self.backend.id_to_token(int(i)) or "" for i in ids]
+
+    # -- the vocabulary ------------------------------------------------------------------------
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """The highest id, plus one: how many rows an embedding needs."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def id_of(self, token: str) -> int | None:
+        """The id of exactly this token."""
+        return self.backend.token_to_id(token)
+
+    def _special_id(self, part: str) -> int | None:
+        return self.id_of(self.special[part]) if part in self.special else None
+
+    @property
+    def pad_id(self) -> int | None:
+        return self._special_id("pad")
+
+    @property
+    def eos_id(self) -> int | None:
+        return self._special_id("eos")
+
+    @property
+    def bos_id(self) -> int | None:
+        return self._special_id("bos")
+
+    @property
+    def unk_id(self) -> int | None:
+        return self._special_id("unk")
+
+    # -- files ---------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, folder: Path) -> "Tokenizer | None":
+        """The tokenizer of a checkpoint folder; None where the folder has none."""
+        files = {name: folder / name for name in FILES if (folder / name).is_file()}
+        spm = next((files[name] for name in SENTENCEPIECE if name in files), None)
+        if TOKENIZER not in files and spm is None:
+            return None
+        config = read_json(files[CONFIG]) if CONFIG in files else {}
+        refuse_remote_code(config, folder / CONFIG)
+        named = read_json(files[SPECIAL_MAP]) if SPECIAL_MAP in files else {}
+        is_t5 = config.get("tokenizer_class", "T5Tokenizer") in T5_CLASSES
+        if TOKENIZER in files:
+            backend = _open_json(files[TOKENIZER])
+        else:
+            assert spm is not None
+            backend = _open_sentencepiece(spm, config, is_t5)
+        _add_tokens(backend, config, files.get(ADDED), folder)
+        special = _special_tokens(backend, {**named, **config})
+        if not is_t5 and ("add_bos_token" in config or "add_eos_token" in config):
+            begins, ends = bool(config.get("add_bos_token")), bool(config.get("add_eos_token"))
+            _add_around(backend, special, begins, ends)
+        return cls(backend, special, {name: file.read_bytes() for name, file in files.items()})
+
+    def save(self, folder: Path) -> None:
+        """Writes the files that were read, and `tokenizer.json` and `tokenizer_config.json` where
+        they were not among them. `transformers` opens the folder with the same ids."""
+        from mainspring.weights.files import write_bytes
+
+        files = dict(self.files)
+        if TOKENIZER not in files:
+            files[TOKENIZER] = self.backend.to_str(pretty=False).encode()
+        if CONFIG not in files:
+            files[CONFIG] = json_text(self._config()).encode()
+        for name, data in files.items():
+            write_bytes(data, folder / name)
+
+    def _config(self) -> dict[str, Any]:
+        added = self.backend.get_added_tokens_decoder()
+        named = set(self.special.values())
+        others = [
+            added[i].content
+            for i in sorted(added, reverse=True)
+            if added[i].special and added[i].content not in named
+        ]
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **{f"{part}_token": token for part, token in self.special.items()},
+            "additional_special_tokens": others,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 1_000_000_000,
+        }
+
+
+# -- opening -----------------------------------------------------------------------------------
+
+
+def _open_json(file: Path) -> "tokenizers.Tokenizer":
+    import tokenizers
+
+    read_json(file)  # where the JSON itself is broken this says in which line
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # noqa: BLE001  (the library raises plain Exception)
+        raise BadWeights(f"{file}: not a tokenizer ({error}); copy or download it again") from None
+
+
+def _open_sentencepiece(
+    file: Path, config: Mapping[str, Any], is_t5: bool
+) -> "tokenizers.Tokenizer":
+    """T5's layout: 100 sentinels after the file's pieces (`extra_ids`), `</s>` after each text."""
+    model = read_model(file)
+    count = config.get("extra_ids", 100) if is_t5 else 0
+    backend = build_tokenizer(model, sentinels(count))
+    if is_t5:
+        _add_around(backend, {"eos": _text(config.get("eos_token", EOS))}, False, True)
+    return backend
+
+
+def sentinels(count: int = 100) -> tuple[str, ...]:
+    """T5's sentinel tokens in the order of their ids: `<extra_id_0>` is the last."""
+    return tuple(f"<extra_id_{i}>" for i in reversed(range(count)))
+
+
+def _add_tokens(
+    backend: "tokenizers.Tokenizer", config: Mapping[str, Any], added: Path | None, folder: Path
+) -> None:
+    """Adds the tokens that only the side files name, at the ids they name."""
+    from tokenizers import AddedToken
+
+    wanted: dict[int, tuple[str, bool]] = {}
+    if added is not None:
+        wanted |= {int(i): (token, False) for token, i in read_json(added).items()}
+    for i, entry in config.get("added_tokens_decoder", {}).items():
+        wanted[int(i)] = (_text(entry), bool(entry.get("special")))
+    for i, (token, is_special) in sorted(wanted.items()):
+        if backend.token_to_id(token) is None:
+            backend.add_tokens([AddedToken(token, normalized=False, special=is_special)])
+        if backend.token_to_id(token) != i:
+            raise BadWeights(
+                f"{folder}: the tokenizer's files do not agree: token {token!r} is said to have "
+                f"id {i}, and has id {backend.token_to_id(token)}; copy them again from one place"
+            )
+
+
+def _special_tokens(backend: "tokenizers.Tokenizer", named: Mapping[str, Any]) -> dict[str, str]:
+    """The token of each part, as the side files name it, or by its usual name."""
+    special = {}
+    for part, usual in (("pad", PAD), ("eos", EOS), ("bos", "<s>"), ("unk", UNK)):
+        token = _text(named.get(f"{part}_token", usual))
+        if token is not None and backend.token_to_id(token) is not None:
+            special[part] = token
+    return special
+
+
+def _text(token: Any) -> Any:
+    """A token's text: v4 and v5 write it plain, or as an object with its `content`."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _add_around(
+    backend: "tokenizers.Tokenizer", special: Mapping[str, str], begins: bool, ends: bool
+) -> None:
+    """Puts the begin and end tokens around each encoded text."""
+    from tokenizers import processors
+
+    bos = [special["bos"]] if begins else []
+    eos = [special["eos"]] if ends else []
+    ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys(bos + eos)]
+    backend.post_processor = processors.TemplateProcessing(
+        single=[*bos, "$A", *eos], pair=[*bos, "$A", *eos, *bos, "$B", *eos], special_tokens=ids
+    )
+
+
+# -- training ----------------------------------------------------------------------------------
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocabulary: int, kind: Literal["unigram", "byte-bpe"] = "unigram"
+) -> Tokenizer:
+    """A new tokenizer of `vocabulary` ids in T5's layout: `<pad>` 0, `</s>` 1, `<unk>` 2, and the
+    sentinels as the last 100.
+
+    "unigram" (Kudo, 2018) normalises text by NFKC; characters too rare to get a place become
+    `<unk>`. "byte-bpe" (Radford et al., 2019) gives every text back byte for byte. Both keep line
+    breaks and repeated spaces. `texts` are read once. Where they are too few for so many ids the
+    tokenizer has fewer, and a warning says so.
+    """
+    extra = sentinels()
+    room = vocabulary - len(extra)
+    if kind == "unigram":
+        backend = _train_unigram(texts, room)
+    elif kind == "byte-bpe":
+        backend = _train_byte_bpe(texts, room)
+    else:
+        raise BadOption.unknown("tokenizer kind", kind, ("unigram", "byte-bpe"))
+    backend.add_special_tokens(list(extra))
+    tokenizer = Tokenizer(backend, {"pad": PAD, "eos": EOS, "unk": UNK})
+    _add_around(backend, tokenizer.special, False, True)
+    if tokenizer.vocabulary < vocabulary:
+        events.warn(
+            f"tokenizer: the texts are too few for {vocabulary} ids; it has {tokenizer.vocabulary}"
+        )
+    return tokenizer
+
+
+def _train_unigram(texts: Iterable[str], room: int) -> "tokenizers.Tokenizer":
+    import tokenizers
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+    first = (PAD, EOS, UNK)
+    backend = tokenizers.Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.NFKC()
+    # Lines stand apart, and only the text's very first word gets a space put before it: so
+    # decoding gives line breaks and repeated spaces back.
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("\n"), "isolated"),
+            pre_tokenizers.Metaspace(SPACE, "first"),
+        ]
+    )
+    backend.decoder = decoders.Metaspace(SPACE, "first")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=room, special_tokens=list(first), unk_token=UNK, show_progress=False
+    )
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
+        normalized = (backend.normalizer.normalize_str(text) for text in _checked(texts))
+        kept = _common_characters(normalized, spool, room // 2)
+        spool.seek(0)
+        lines = (json.loads(line) for line in spool)
+        rare = "\n"  # what parts pieces anyway
+        backend.train_from_iterator(
+            ("".join(c if c in kept else rare for c in text) for text in lines), trainer
+        )
+    return backend
+
+
+def _common_characters(texts: Iterable[str], spool: TextIO, most: int) -> set[str]:
+    """The characters that make up 99.95 % of the texts, and at most `most`; the others would take
+    places that pieces use better. The texts are kept in `spool` for the second reading."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+        spool.write(json.dumps(text) + "\n")
+    enough, seen, kept = 0.9995 * counts.total(), 0, {"\n", " "}
+    for character, count in counts.most_common(most):
+        if seen > enough:
+            break
+        kept.add(character)
+        seen += count
+    return kept
+
+
+def _train_byte_bpe(texts: Iterable[str], room: int) -> "tokenizers.Tokenizer":
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=room,
+        special_tokens=[PAD, EOS, UNK],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_checked(texts), trainer)
+    return backend
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    """The texts; BadData where there is none with anything in it."""
+    any_text = False
+    for text in texts:
+        any_text = any_text or not text.isspace()
+        yield text
+    if not any_text:
+        raise BadData("there is no text to train a tokenizer on")
