@@ -3,6 +3,7 @@
 No tensors and no files. Sentence rules come from `sentencex` (about 300 languages, no download).
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,8 @@ def language_of(text: str) -> str:
     It only chooses rules for sentence ends, so telling the script apart is enough.
     """
     sample = text[:2000]
+    if sample.isascii():
+        return "en"
     letters = sum(character.isalpha() for character in sample)
     spaceless = len(_SPACELESS.findall(sample))
     if spaceless * 4 < letters or not spaceless:
@@ -41,24 +44,22 @@ def sentences(text: str, language: str | None = None) -> list[tuple[int, int]]:
     """
     from sentencex import segment
 
-    spans: list[tuple[int, int]] = []
-    start = 0
+    starts: list[int] = []
+    at = 0
     for piece in segment(language or language_of(text), text):
-        end = start + len(piece)
-        if not piece.strip() and spans:  # the blank lines between two paragraphs
-            spans[-1] = (spans[-1][0], end)
-        elif not piece.strip() or not spans or text[slice(*spans[-1])].strip():
-            spans.append((start, end))
-        else:  # blanks at the beginning of the text go with its first sentence
-            spans[-1] = (spans[-1][0], end)
-        start = end
-    if start != len(text):  # a segment that is not a piece of the text would shift all after it
-        raise AssertionError(f"sentences cover {start} of {len(text)} characters")
-    return spans
+        # The pieces may leave out a blank line between them, so each is looked for.
+        found = text.find(piece, at)
+        if piece.strip() and found >= 0:
+            starts.append(found)
+            at = found + len(piece)
+    if not text:
+        return []
+    return list(itertools.pairwise([0, *starts[1:], len(text)]))
 
 
 def sentence_texts(text: str, language: str | None = None) -> list[str]:
     """The sentences of `text` without the blanks around them; line ends also end a sentence."""
+    language = language or language_of(text)
     return [
         sentence
         for line in text.splitlines()

@@ -1,10 +1,9 @@
 """Predictions that need no model: what a model has to beat."""
 
-from mainspring.text import sentence_texts
+from mainspring.text import sentences
 
 
 def lead(text: str, count: int = 1) -> str:
     """The first `count` sentences of `text`, as one line."""
-    found = sentence_texts(text)[:count]
-    joiner = "" if found and not found[0].isascii() and " " not in "".join(found) else " "
-    return joiner.join(found)
+    ends = [end for _, end in sentences(text)[:count]]
+    return " ".join(text[: ends[-1]].split()) if ends else ""

@@ -6,7 +6,8 @@ letters: on Chinese or Russian it scores 0. Texts in other letters are therefore
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -67,22 +68,33 @@ def _lines(text: str) -> str:
     return "\n".join(sentence_texts(text))
 
 
-class _Words:
-    """`words` in the shape of rouge_score's tokenizers."""
+@dataclass(frozen=True)
+class _Tokenizer:
+    """A function in the shape of rouge_score's tokenizers."""
 
-    def __init__(self, tokenize: Callable[[str], list[str]]):
-        self.tokenize = tokenize
+    tokenize: Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
+class _Stemmer:
+    """A function in the shape of nltk's stemmers."""
+
+    stem: Callable[[str], str]
 
 
 @cache
 def _scorer(tokens: str) -> Any:
+    from nltk.stem.porter import PorterStemmer
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenize import tokenize
 
+    # The default tokenizer with its stemmer's answers kept: stemming is most of the time.
+    stemmer = _Stemmer(lru_cache(maxsize=1 << 16)(PorterStemmer().stem))
     match tokens:
         case "ascii":
-            return RougeScorer(list(NAMES), use_stemmer=True)
+            return RougeScorer(NAMES, tokenizer=_Tokenizer(lambda text: tokenize(text, stemmer)))
         case "unicode":
-            return RougeScorer(list(NAMES), tokenizer=_Words(words))
+            return RougeScorer(NAMES, tokenizer=_Tokenizer(words))
     raise BadOption.unknown("way to tell words apart", tokens, (ASCII, UNICODE))
 
 
