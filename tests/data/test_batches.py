@@ -118,6 +118,7 @@ def test_real_lengths_have_little_padding(shared_data: Path) -> None:
         assert plan_batches(lengths, tokens=4096, seed=1, epoch=epoch).padding < 0.05
 
 
+@pytest.mark.slow
 def test_a_million_rows() -> None:
     random = np.random.default_rng(0)
     lengths = np.stack(

@@ -29,7 +29,9 @@ def read_arrow(path: Path, skipped: SkipLog) -> Iterator[Row]:
 
     try:
         with pa.memory_map(str(path)) as file:
-            if path.open("rb").read(6) == b"ARROW1":
+            kind = file.read(6)
+            file.seek(0)
+            if kind == b"ARROW1":
                 reader = pa.ipc.open_file(file)
                 batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
             else:
