@@ -1,0 +1,137 @@
+"""RMS norm and the residual step for training: float32 between the layers, bfloat16 in them.
+
+torch decomposes its RMS norm into many passes on a CPU. Here norm and residual sum work on a few
+rows at a time, which stay in a core's cache, and the gradient that comes back along the residual
+connection is added in the norm's last pass.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from mainspring.compute.dropout import LANES, apply_mask_, keep_mask, kept_scale
+from mainspring.core.layer import PreNorm
+
+ROWS = 256  # rows handled at a time
+
+
+def _epsilon(norm: nn.RMSNorm) -> float:
+    return torch.finfo(torch.float32).eps if norm.eps is None else norm.eps
+
+
+class _NormFork(torch.autograd.Function):
+    """x / rms(x) * weight in `dtype`, and x itself to go on along the residual connection."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        x_ND = x.reshape(-1, x.shape[-1])
+        y_ND = torch.empty_like(x_ND, dtype=dtype)
+        size = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
+        factor_N1 = size.square_().div_(x_ND.shape[-1]).add_(epsilon).rsqrt_()
+        for x_RD, y_RD, factor in zip(
+            *(t.split(ROWS) for t in (x_ND, y_ND, factor_N1)), strict=True
+        ):
+            y_RD.copy_((x_RD * factor).mul_(weight))
+        ctx.save_for_backward(x, weight, factor_N1)
+        ctx.set_materialize_grads(False)
+        return y_ND.view_as(x), x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor | None, dskip: Tensor | None):  # type: ignore[no-untyped-def]
+        x, weight, factor_N1 = ctx.saved_tensors
+        if dy is None:
+            return dskip, None, None, None
+        width = x.shape[-1]
+        x_ND, dy_ND = x.reshape(-1, width), dy.reshape(-1, width)
+        dskip_ND = None if dskip is None else dskip.reshape(-1, width)
+        dx_ND, dweight = torch.empty_like(x_ND), torch.zeros_like(weight)
+        for at in range(0, len(x_ND), ROWS):
+            rows = slice(at, at + ROWS)
+            factor = factor_N1[rows]
+            unit = x_ND[rows] * factor
+            d = dy_ND[rows].to(unit.dtype, copy=True)
+            product = d * unit
+            dweight += product.sum(0)
+            inner_N1 = (product @ weight)[:, None].div_(width)
+            d.mul_(weight).addcmul_(unit, inner_N1, value=-1.0)
+            if dskip_ND is None:
+                torch.mul(d, factor, out=dx_ND[rows])
+            else:
+                torch.addcmul(dskip_ND[rows], d, factor, out=dx_ND[rows])
+        return dx_ND.view_as(x), dweight, None, None
+
+
+class _AddDropped(torch.autograd.Function):
+    """x + dropout(y): x in float32, y in the type of the layers."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, y: Tensor, share: float) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.share, ctx.type = share, y.dtype
+        if not share:
+            return x + y
+        mask = keep_mask(y.numel(), share, LANES[y.element_size()], y.device)
+        ctx.save_for_backward(mask)
+        width = x.shape[-1]
+        total = torch.empty_like(x)
+        parts = (t.reshape(-1, width).split(ROWS) for t in (x, y, mask, total))
+        for x_RD, y_RD, mask_RD, total_RD in zip(*parts, strict=True):
+            kept = torch.bitwise_and(y_RD.view(mask.dtype), mask_RD).view(y.dtype)
+            torch.add(x_RD, kept, alpha=kept_scale(share), out=total_RD)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dtotal: Tensor):  # type: ignore[no-untyped-def]
+        if not ctx.share:
+            return dtotal, dtotal.to(ctx.type), None
+        (mask,) = ctx.saved_tensors
+        dtotal = dtotal.contiguous()
+        dy = torch.empty_like(dtotal, dtype=ctx.type)
+        for dy_RD, dtotal_RD in zip(
+            dy.view(-1, dy.shape[-1]).split(ROWS),
+            dtotal.view(-1, dy.shape[-1]).split(ROWS),
+            strict=True,
+        ):
+            dy_RD.copy_(dtotal_RD * kept_scale(ctx.share))
+        return dtotal, apply_mask_(dy, mask), None
+
+
+def rms_norm(x: Tensor, norm: nn.RMSNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The norm of x in `dtype`, computed in float32, and x to go on with."""
+    return _NormFork.apply(x.float(), norm.weight, _epsilon(norm), dtype)
+
+
+def add_dropped(x: Tensor, y: Tensor, share: float) -> Tensor:
+    """x + dropout(y), in x's type."""
+    return _AddDropped.apply(x, y.contiguous(), share)
+
+
+class ResidualStep(nn.Module):
+    """In the place of `PreNorm`: x + dropout(part(norm x)), x in float32, the part in `dtype`."""
+
+    def __init__(self, old: PreNorm, dtype: torch.dtype):
+        super().__init__()
+        self.norm, self.dropout, self.dtype = old.norm, old.dropout, dtype
+
+    def forward(self, x_BTD: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
+        if isinstance(self.norm, nn.RMSNorm):
+            y_BTD, x_BTD = rms_norm(x_BTD, self.norm, self.dtype)
+        else:
+            y_BTD = self.norm(x_BTD).to(self.dtype)
+        return add_dropped(x_BTD, part(y_BTD), self.dropout.p if self.training else 0.0)
+
+
+class NarrowRMSNorm(nn.RMSNorm):
+    """In the place of an `nn.RMSNorm`: computed in float32, given in `dtype`."""
+
+    def __init__(self, old: nn.RMSNorm, dtype: torch.dtype):
+        super().__init__(old.normalized_shape, old.eps, elementwise_affine=False)
+        self.weight, self.dtype = old.weight, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self, self.dtype)[0]

@@ -1,0 +1,102 @@
+"""Cross-entropy over a vocabulary that never holds the logits of all tokens at once."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+IGNORED = -100
+CHUNK = 1024  # tokens whose logits are held at a time
+BLOCK = 2**19  # logits that are worked on in float32 at a time: they stay in a core's cache
+
+
+class _TokenNats(torch.autograd.Function):
+    """One number per row of `x_ND`. The logits of a single chunk are kept for the backward pass,
+    those of several are computed again."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx,
+        x_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        labels_N: Tensor,
+        scale: float,
+        chunk: int,
+    ) -> Tensor:
+        narrow_VD = weight_VD.to(x_ND.dtype)
+        total_N = x_ND.new_empty(len(x_ND), dtype=torch.float32)
+        chosen_N = torch.empty_like(total_N)
+        logits_CV = None
+        for at in range(0, len(x_ND), chunk):
+            logits_CV = x_ND[at : at + chunk] @ narrow_VD.t()
+            for rows, logits_RV in _blocks(logits_CV, at):
+                wide_RV = _wide(logits_RV, bias_V, scale)
+                total_N[rows] = wide_RV.logsumexp(-1)
+                chosen_N[rows] = wide_RV.gather(1, labels_N[rows, None])[:, 0]
+        kept = logits_CV if len(x_ND) <= chunk else None
+        ctx.save_for_backward(x_ND, weight_VD, narrow_VD, bias_V, labels_N, total_N, kept)
+        ctx.scale, ctx.chunk = scale, chunk
+        return total_N - chosen_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dnats_N: Tensor):  # type: ignore[no-untyped-def]
+        x_ND, weight_VD, narrow_VD, bias_V, labels_N, total_N, kept = ctx.saved_tensors
+        dx_ND = torch.empty_like(x_ND)
+        dweight_VD = None
+        dbias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
+        for at in range(0, len(x_ND), ctx.chunk):
+            x_CD = x_ND[at : at + ctx.chunk]
+            logits_CV = x_CD @ narrow_VD.t() if kept is None else kept.clone()
+            for rows, logits_RV in _blocks(logits_CV, at):
+                d_RV = _wide(logits_RV, bias_V, ctx.scale)
+                d_RV.sub_(total_N[rows, None]).exp_()  # the probabilities
+                d_RV.scatter_add_(1, labels_N[rows, None], d_RV.new_full((len(d_RV), 1), -1.0))
+                d_RV.mul_(dnats_N[rows, None])
+                if dbias_V is not None:
+                    dbias_V += d_RV.sum(0)
+                logits_RV.copy_(d_RV.mul_(ctx.scale))
+            dx_ND[at : at + ctx.chunk] = logits_CV @ narrow_VD
+            part_VD = (logits_CV.t() @ x_CD).to(weight_VD.dtype)
+            dweight_VD = part_VD if dweight_VD is None else dweight_VD.add_(part_VD)
+        if dweight_VD is None:
+            dweight_VD = torch.zeros_like(weight_VD)
+        if dbias_V is not None and bias_V is not None:
+            dbias_V = dbias_V.to(bias_V.dtype)
+        return dx_ND, dweight_VD, dbias_V, None, None, None
+
+
+def _blocks(logits_CV: Tensor, start: int):  # type: ignore[no-untyped-def]
+    """Views of a few rows each, with their places among all rows."""
+    rows = max(1, BLOCK // logits_CV.shape[1])
+    for at in range(0, len(logits_CV), rows):
+        part = logits_CV[at : at + rows]
+        yield slice(start + at, start + at + len(part)), part
+
+
+def _wide(logits_RV: Tensor, bias_V: Tensor | None, scale: float) -> Tensor:
+    wide_RV = logits_RV.to(torch.float32, copy=True)
+    if scale != 1.0:
+        wide_RV.mul_(scale)
+    return wide_RV if bias_V is None else wide_RV.add_(bias_V)
+
+
+def token_nats(
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    labels_BT: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    scale: float = 1.0,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """The cross-entropy BT of each label, in nats, float32; 0 where the label is -100.
+
+    Logits are `scale * hidden weightᵀ + bias`: the product in the type of `hidden_BTD`, the rest in
+    float32. At most `chunk` tokens' logits are held at a time, and ignored labels cost nothing.
+    """
+    real_BT = labels_BT != IGNORED
+    x_ND, labels_N = hidden_BTD[real_BT], labels_BT[real_BT]
+    nats_N = _TokenNats.apply(x_ND, weight_VD, bias_V, labels_N, scale, chunk)
+    nats_BT = nats_N.new_zeros(labels_BT.shape)
+    return nats_BT.masked_scatter(real_BT, nats_N)
