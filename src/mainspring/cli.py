@@ -17,7 +17,10 @@ from mainspring.errors import MainspringError
 # verb -> (module:function, the line shown by `mainspring --help`)
 COMMANDS = {
     "fit": ("mainspring.verbs.fit:fit", "train or fine-tune a model on your data"),
-    "run": ("mainspring.verbs.run:run", "apply a model to texts, files, folders, tables or stdin"),
+    "run": (
+        "mainspring.verbs.run:command",
+        "apply a model to texts, files, folders, tables or stdin",
+    ),
     "evaluate": ("mainspring.verbs.evaluate:evaluate", "score a model, with baseline and interval"),
     "tasks": ("mainspring.verbs.listing:tasks", "the tasks, and the columns their data may have"),
     "models": ("mainspring.verbs.listing:models", "the families of models, and what is on disk"),
@@ -95,11 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def answer(words: Sequence[str], as_json: bool, quiet: bool) -> int:
     """Runs a command and prints its result; the exit code."""
-    from contextlib import nullcontext
+    from mainspring.console import printing
 
-    from mainspring.console import show_progress
-
-    with nullcontext() if quiet else show_progress():
+    with printing(as_json, quiet):
         result = call(words)
         if result is None:
             return 0

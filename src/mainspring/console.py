@@ -1,5 +1,6 @@
 """Shows events to a person: bars with rate and estimate, tables, warnings. Writes to stderr."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -109,6 +110,29 @@ def show_progress() -> Iterator[None]:
     """
     listener = ConsoleListener(Console(stderr=True))
     with events.listening(listener):
+        try:
+            yield
+        finally:
+            listener.close()
+
+
+@contextmanager
+def printing(as_json: bool, quiet: bool) -> Iterator[None]:
+    """What the command line does with events: answers to standard output as they are made, the
+    rest to standard error, or with `quiet` warnings only."""
+    listener = ConsoleListener(Console(stderr=True))
+
+    def listen(event: events.Event) -> None:
+        match event:
+            case events.Answer(row, text):
+                line = json.dumps(row, ensure_ascii=False, default=str) if as_json else text
+                print(line, flush=True)
+            case events.Warn():
+                listener(event)
+            case _ if not quiet:
+                listener(event)
+
+    with events.listening(listen):
         try:
             yield
         finally:

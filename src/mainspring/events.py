@@ -55,7 +55,15 @@ class Stream:
     text: str
 
 
-Event = Note | Warn | Block | Progress | Stream
+@dataclass(frozen=True)
+class Answer:
+    """One prediction, as soon as it is made: its whole row, and the text a person wants to see."""
+
+    row: dict[str, Any]
+    text: str
+
+
+Event = Note | Warn | Block | Progress | Stream | Answer
 Listener = Callable[[Event], Any]
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)

@@ -68,14 +68,16 @@ class Formulation:
     `encode(texts, targets, tokenizer, limits, prefix)` makes examples of texts; `targets` is None
     when there are none (inference).
     `collate(examples, ids, seed, multiple)` makes the batch; `seed` is for formulations that draw
-    random numbers (corruption), `multiple` rounds lengths up.
+    random numbers (corruption), `multiple` rounds lengths up as the batch plan does.
     `losses(model, batch)` gives the summed loss of each example's target tokens, in nats (B).
     `generates` is whether predictions are made by decoding tokens.
     """
 
     name: str
     lacks: Callable[[spec.Model], str | None]
-    encode: "Callable[[Sequence[str], Sequence[str] | None, Tokenizer, Limits, str], list[EncodedRow]]"
+    encode: (
+        "Callable[[Sequence[str], Sequence[str] | None, Tokenizer, Limits, str], list[EncodedRow]]"
+    )
     collate: Callable[[Sequence[EncodedRow], SpecialIds, int, int], Batch]
     losses: "Callable[[Transformer, Batch], Tensor]"
     lengths: Callable[[EncodedRow], tuple[int, int]]

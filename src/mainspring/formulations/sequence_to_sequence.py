@@ -1,11 +1,12 @@
 """Source text in, target text out: an encoder reads, a decoder writes (summaries, translations).
 
-    source   prefix text … </s>              labels    target … </s>
-    decoder  <start> target …                loss on   every label, </s> included; never on padding
+source   prefix text … </s>              labels    target … </s>
+decoder  <start> target …                loss on   every label, </s> included; never on padding
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from mainspring import spec
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.model import Transformer
+from mainspring.data.batches import rounded
 from mainspring.formulations import Batch, EncodedRow, Formulation, Limits, SpecialIds
 
 IGNORED = -100
@@ -57,9 +59,9 @@ def encode(
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, multiple: int) -> Tensor:
-    """Rows of ids as one int64 matrix, filled with `value` up to a multiple of `multiple`."""
-    longest = max(1, max(map(len, rows)))
-    width = -(-longest // multiple) * multiple
+    """Rows of ids as one int64 matrix, filled with `value` to a round length (`data.batches`)."""
+    longest = np.array(max(1, max(map(len, rows))))
+    width = int(rounded(longest, multiple))
     matrix = torch.full((len(rows), width), value, dtype=torch.int64)
     for i, row in enumerate(rows):
         matrix[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
@@ -74,7 +76,8 @@ def shift_right(labels_BT: Tensor, ids: SpecialIds) -> Tensor:
 
 
 def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple: int) -> Batch:
-    """Pads both sides to a multiple of `multiple`; labels are the one place where loss is chosen."""
+    """Pads both sides to round lengths. Here, and only here, it is decided what carries
+    loss."""
     del seed  # nothing is drawn here
     source_BS = padded([example.source for example in examples], ids.pad, multiple)
     lengths_B = torch.tensor([len(example.source) for example in examples])

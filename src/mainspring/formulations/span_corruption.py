@@ -50,7 +50,7 @@ def noise_mask(tokens: int, random: np.random.Generator) -> np.ndarray:
 
 
 def corrupt(ids: Sequence[int], eos: int, sentinel: int, random: np.random.Generator) -> EncodedRow:
-    """Source and labels of one piece. `sentinel` is the id of `<extra_id_0>`; the next are lower."""
+    """Source and labels of one piece. The sentinels are `sentinel` and the ids below it."""
     hidden = noise_mask(len(ids), random)
     source: list[int] = []
     target: list[int] = []
@@ -89,7 +89,7 @@ def encode(
 ) -> list[EncodedRow]:
     """Texts joined by `</s>` and cut into pieces. The sentinel rides along as the one target id."""
     del targets, prefix  # the text is its own target
-    eos, sentinel = tokenizer.eos_id, tokenizer.token_id("<extra_id_0>")
+    eos, sentinel = tokenizer.eos_id, tokenizer.id_of("<extra_id_0>")
     if eos is None or sentinel is None:
         raise Mismatch(
             "span corruption needs the end token and the sentinels <extra_id_0>, <extra_id_1>, …, "
@@ -99,7 +99,7 @@ def encode(
     for ids in tokenizer.encode_many(list(texts)):
         joined += ids if ids and ids[-1] == eos else [*ids, eos]
     size = piece_length(limits)
-    cuts = list(range(0, len(joined), size)) + [len(joined)]
+    cuts = [*range(0, len(joined), size), len(joined)]
     if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
         cuts[-2] -= 1  # one token alone cannot be corrupted: it gets company from its neighbour
     pieces = [joined[start:end] for start, end in pairwise(cuts)]

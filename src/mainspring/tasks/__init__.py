@@ -39,7 +39,7 @@ class Task:
 
 
 def choose_formulation(task: Task, model: Model) -> Formulation:
-    """The first of the task's formulations that the model can serve, or Mismatch saying why none."""
+    """The first of the task's formulations that the model can serve; Mismatch where none can."""
     reasons = []
     for formulation in task.formulations:
         lack = formulation.lacks(model)

@@ -2,7 +2,7 @@
 
 from mainspring.data.schema import Field
 from mainspring.formulations import sequence_to_sequence
-from mainspring.metrics import rouge
+from mainspring.metrics.rouge import METRIC
 from mainspring.tasks import Task
 
 TASK = Task(
@@ -25,6 +25,6 @@ TASK = Task(
     formulations=(sequence_to_sequence.FORMULATION,),
     output="summary",
     best="rougeLsum",
-    metric=rouge.METRIC,
+    metric=METRIC,
     prompt="summarization",
 )

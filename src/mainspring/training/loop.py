@@ -24,7 +24,6 @@ from mainspring.core.model import Transformer
 from mainspring.data.batches import BatchPlan
 from mainspring.errors import Diverged
 from mainspring.formulations import Batch, Formulation, SpecialIds
-from mainspring.training.rows import EncodedRows
 from mainspring.training.health import (
     DivergenceWatch,
     first_nonfinite_module,
@@ -32,6 +31,7 @@ from mainspring.training.health import (
     largest_gradient,
 )
 from mainspring.training.optimizer import LearningRate, clip_gradients
+from mainspring.training.rows import EncodedRows
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def train(
     `refresh` is called after every change of the weights (a model prepared for bf16 keeps copies).
     Raises `Diverged`, with the name of the layer, on a NaN, an infinity or an exploding loss.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     watch = DivergenceWatch()
     for step, micro_batches in enumerate(source.batches(first), start=first):
         started = time.perf_counter()

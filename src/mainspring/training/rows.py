@@ -31,6 +31,13 @@ class EncodedRows:
         return EncodedRow(source.tolist(), target.tolist(), *self.lost[row].tolist())
 
     @property
+    def token_counts(self) -> np.ndarray:
+        """Kept tokens of each row: source, target (N x 2)."""
+        return np.stack(
+            [np.diff(ends, prepend=0) for ends in (self._source_ends, self._target_ends)], 1
+        )
+
+    @property
     def hash(self) -> str:
         """Changes when any id of any row, or their order, changes."""
         digest = hashlib.sha256()

@@ -106,10 +106,14 @@ def _write_line(stream: TextIO, row: dict[str, Any]) -> None:
     stream.flush()
 
 
-def is_better(score: float, best: float | None, higher_is_better: bool) -> bool:
-    if best is None:
+def is_better(plan: Plan, scores: dict[str, float], best: dict[str, float]) -> bool:
+    """Whether `scores` beat the best so far; where the score is the same, by the lower loss."""
+    if not best:
         return True
-    return score > best if higher_is_better else score < best
+    score, before = scores[plan.best], best[plan.best]
+    if score == before:
+        return scores.get("loss", 0.0) < best.get("loss", 0.0)
+    return score > before if plan.higher_is_better else score < before
 
 
 def run_session(
@@ -130,7 +134,7 @@ def run_session(
             record.loss = step.loss
             record.tokens += step.tokens
             record.train_seconds += step.seconds
-            write({name: round(value, 6) for name, value in _step_row(step).items()})
+            write({name: float(f"{value:.7g}") for name, value in _step_row(step).items()})
             _show(step, plan, record)
             if stop:
                 record.ended = str(stop.name)
@@ -172,7 +176,7 @@ def _evaluate(
     scores = actions.evaluate()
     write({"step": record.step, **{f"valid_{name}": value for name, value in scores.items()}})
     score = scores[plan.best]
-    better = is_better(score, record.best_score, plan.higher_is_better)
+    better = is_better(plan, scores, record.best_scores)
     shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
     note(f"step {record.step}: {shown}{'  (best so far)' if better else ''}")
     if better:

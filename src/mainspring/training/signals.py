@@ -21,7 +21,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within the block the first SIGINT or SIGTERM only sets the request; a second one acts at once.
+    """Within the block the first SIGINT or SIGTERM sets the request; a second one acts at once.
 
     Outside the main thread, where signals cannot be caught, the request is never set.
     """

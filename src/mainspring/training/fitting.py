@@ -1,0 +1,411 @@
+"""A whole training run: data, model, pre-flight, session, result. What `fit` calls.
+
+OUT/
+    config.json, model.safetensors, tokenizer.json, README.md …    the best model so far
+    mainspring.json      the task, its prefix and limits
+    run.json             options, versions, data: what the run is
+    metrics.jsonl        one line per step and per evaluation
+    skipped.jsonl        broken rows, with file and line
+    splits.json          the ids of the validation rows
+    state/step-…/        what --resume goes on from
+"""
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mainspring import events, registry
+from mainspring.checkpoints.bundle import Bundle, load, new_bundle
+from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
+from mainspring.compute.training import prepare_for_training
+from mainspring.data.batches import BatchPlan, plan_batches
+from mainspring.data.skipped import SkipLog
+from mainspring.errors import BadData, Mismatch
+from mainspring.formulations import Formulation, Limits, SpecialIds, special_ids
+from mainspring.formulations.prediction import Settings, generation_options, predict
+from mainspring.tasks import Task, choose_formulation
+from mainspring.tasks.settings import FILE as TASK_FILE
+from mainspring.tasks.settings import TaskSettings, settings_of
+from mainspring.training import checkpointing
+from mainspring.training.loop import BatchSource, evaluate_loss, train
+from mainspring.training.optimizer import LearningRate, build_optimizer
+from mainspring.training.preflight import (
+    Timing,
+    data_lengths,
+    loss_picture,
+    time_steps,
+    total_bytes,
+)
+from mainspring.training.preparation import (
+    DataSet,
+    Texts,
+    encode_rows,
+    first_texts,
+    open_data,
+    training_texts,
+)
+from mainspring.training.rows import EncodedRows
+from mainspring.training.session import (
+    Actions,
+    Plan,
+    Record,
+    latest_state,
+    metrics_writer,
+    run_session,
+)
+from mainspring.weights.files import write_text
+
+RUN_FILE, SKIPPED_FILE, SPLITS_FILE = "run.json", "skipped.jsonl", "splits.json"
+EVALUATIONS = 8  # in a run, where the user says nothing
+FINE_TUNE_RATE, SCRATCH_RATE = 3e-4, 1e-3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    record: Record
+    skipped: dict[str, int]
+
+
+def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -> Outcome:
+    """Trains as `options` (those of the verb `fit`) say."""
+    task: Task = registry.find("tasks", options["task"])
+    out.mkdir(parents=True, exist_ok=True)
+    named = {f.name: options[f.name] for f in task.fields if options.get(f.name)}
+    skipped = SkipLog(out / SKIPPED_FILE, strict=options["strict"])
+    with skipped:
+        data = open_data(
+            task,
+            options["data"],
+            valid=options["valid"],
+            named=named,
+            seed=options["seed"],
+            skipped=skipped,
+        )
+    data.splits.save(out / SPLITS_FILE)
+    bundle = _bundle(options, data, out, resume)
+    run = _Run(options, command, out, task, data, bundle)
+    return run.go(resume)
+
+
+def _bundle(options: dict[str, Any], data: DataSet, out: Path, resume: bool) -> Bundle:
+    """The model to start from; a resumed run finds its tokenizer where it left it."""
+    if options["model"]:
+        return load(options["model"])
+    tokenizer = Tokenizer.open(out) if resume else None
+    if tokenizer is None:
+        events.note(
+            f"training a {options['tokenizer']} tokenizer of {options['vocabulary']} tokens"
+        )
+        texts = training_texts(data)
+        tokenizer = train_tokenizer(texts, options["vocabulary"], options["tokenizer"])
+    return new_bundle(options["from_scratch"], tokenizer, options["seed"])
+
+
+class _Run:
+    """The pieces of one run, named once."""
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        command: str,
+        out: Path,
+        task: Task,
+        data: DataSet,
+        bundle: Bundle,
+    ):
+        if bundle.tokenizer is None:
+            raise Mismatch(f"{options['model']}: no tokenizer, so it cannot be trained on text")
+        self.options, self.command, self.out = options, command, out
+        self.task, self.data, self.bundle = task, data, bundle
+        self.tokenizer = bundle.tokenizer
+        self.formulation: Formulation = choose_formulation(task, bundle.spec)
+        self.settings = self._settings()
+        self.ids: SpecialIds = special_ids(self.tokenizer, bundle.config)
+        self.rows = self._encode(data.splits.train, "encoding")
+        self.valid_rows = self._encode(data.splits.validation, "encoding validation")
+        self.valid_texts = self._scored_texts()
+
+    def _settings(self) -> TaskSettings:
+        found, options = settings_of(self.bundle, self.task), self.options
+        limits = Limits(
+            options["max_source"] or found.limits.source,
+            options["max_target"] or found.limits.target,
+        )
+        prefix = found.prefix if options["prefix"] is None else options["prefix"]
+        return TaskSettings(self.task.name, prefix, limits)
+
+    def _encode(self, rows: np.ndarray, name: str) -> EncodedRows:
+        s = self.settings
+        return encode_rows(
+            self.data, rows, self.formulation, self.tokenizer, s.limits, s.prefix, name
+        )
+
+    def _scored_texts(self) -> Texts | None:
+        if self.task.metric is None:
+            return None
+        return first_texts(self.data, self.data.splits.validation[: self.options["metric_rows"]])
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def go(self, resume: bool) -> Outcome:
+        options, model = self.options, self.bundle.model
+        source = self._source(self.rows)
+        optimizer = build_optimizer(
+            model, options["optimizer"], weight_decay=options["weight_decay"]
+        )
+        state = latest_state(self.out) if resume else None
+        prepared = prepare_for_training(model, options["precision"])
+        try:
+            timing = time_steps(model, source)
+            if state is None:
+                total = self._steps(source, timing)
+                self._write_run(total, source)
+                record = Record()
+            else:
+                total = self._check_same_run(source)
+                checkpointing.load_state(state[0], model, optimizer)
+                prepared.refresh()
+                record = Record.restored(state[1])
+                record.ended = ""
+            self._show_preflight(source, timing, total, prepared.precision, record)
+            steps = train(
+                model,
+                optimizer,
+                source,
+                self._rate(total),
+                first=record.step,
+                clip=options["clip"],
+                refresh=prepared.refresh,
+            )
+            actions = Actions(
+                evaluate=self._evaluate,
+                keep=self._keep,
+                save=lambda r: _save(self.out, r, model, optimizer),
+            )
+            every = options["evaluate_every"] or max(1, -(-total // EVALUATIONS))
+            plan = Plan(
+                steps=total,
+                evaluate_every=every,
+                save_every=every,
+                seconds=None if options["minutes"] is None else 60 * options["minutes"],
+                patience=options["patience"],
+                best=self.task.best,
+                higher_is_better=self.task.higher_is_better,
+            )
+            after = record.step
+            with metrics_writer(self.out, after, options["tensorboard"]) as write:
+                record = run_session(steps, plan, record, actions, write)
+        finally:
+            prepared.restore()
+        self._show_result(record)
+        return Outcome(record, self.data.skipped)
+
+    def _source(self, rows: EncodedRows) -> BatchSource:
+        if not len(rows):
+            raise BadData("no row is left once the data is encoded; is it empty?")
+        lengths = [self.formulation.lengths(rows[row]) for row in range(len(rows))]
+
+        @lru_cache(maxsize=2)
+        def plan(epoch: int) -> BatchPlan:
+            return plan_batches(
+                lengths,
+                tokens=self.options["batch_tokens"],
+                seed=self.options["seed"],
+                epoch=epoch,
+            )
+
+        return BatchSource(
+            rows, self.formulation, self.ids, plan, self.options["seed"], self.options["accumulate"]
+        )
+
+    def _rate(self, total: int) -> LearningRate:
+        peak = self.options["learning_rate"]
+        if peak is None:
+            peak = FINE_TUNE_RATE if self.options["model"] else SCRATCH_RATE
+        return LearningRate(peak, total, self.options["warmup"], self.options["schedule"])
+
+    def _steps(self, source: BatchSource, timing: Timing) -> int:
+        """How many steps the run has: as many as asked for, and as fit into the minutes."""
+        options = self.options
+        steps = options["steps"]
+        if steps is None:
+            steps = sum(len(source.plan(epoch).batches) for epoch in range(options["epochs"]))
+            if options["minutes"] is not None:
+                plan = source.plan(0)
+                per_step = plan.tokens / len(plan.batches) / timing.tokens_per_second
+                steps = max(1, round(60 * options["minutes"] / per_step))
+        return int(steps)
+
+    # -- what is remembered ----------------------------------------------------------------------
+
+    def _write_run(self, total: int, source: BatchSource) -> None:
+        record = {
+            "command": self.command,
+            "options": self.options,
+            "steps": total,
+            "plan": source.plan(0).hash,
+            "data": self.rows.hash,
+            "task": json.loads(self.settings.to_bytes()),
+            "columns": self.data.columns,
+            "skipped": self.data.skipped,
+            "versions": versions(),
+        }
+        write_text(json.dumps(record, indent=1, ensure_ascii=False), self.out / RUN_FILE)
+        self.tokenizer.save(self.out)
+
+    def _check_same_run(self, source: BatchSource) -> int:
+        recorded = json.loads((self.out / RUN_FILE).read_text(encoding="utf-8"))
+        for name, found in (("data", self.rows.hash), ("plan", source.plan(0).hash)):
+            if recorded[name] != found:
+                raise BadData(
+                    f"the {name} is not what this run was started with; put the data back as it "
+                    f"was, or start a new run in another --out",
+                    file=self.options["data"],
+                )
+        return int(recorded["steps"])
+
+    # -- between steps ---------------------------------------------------------------------------
+
+    def _evaluate(self) -> dict[str, float]:
+        scores = {}
+        if len(self.valid_rows):
+            scores["loss"] = evaluate_loss(self.bundle.model, self._source(self.valid_rows))
+        if self.task.metric is not None and self.valid_texts is not None:
+            scores |= self._metric_scores(self.valid_texts)
+        return scores
+
+    def _metric_scores(self, texts: Texts) -> dict[str, float]:
+        metric = self.task.metric
+        assert metric is not None and texts.targets is not None
+        model = self.bundle.model
+        model.eval()
+        limits = self.settings.limits
+        options = generation_options(self.bundle.generation, limits, {"num_beams": 1})
+        how = Settings(self.settings.prefix, limits, options, on_long="cut")
+        show = partial(_show_progress, "evaluating", len(texts))
+        answers = [p.text for p in predict(self.bundle, texts.sources, how, show)]
+        rows = metric.score_rows(answers, texts.targets, metric.choose_tokens(texts.targets))
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def _keep(self, scores: dict[str, float]) -> None:
+        bundle = self.bundle
+        if self.formulation.generates:
+            bundle.generation = {
+                **{k: v for k, v in bundle.generation.items() if k != "max_length"},
+                "max_new_tokens": self.settings.limits.target,
+            }
+        bundle.extra_files[TASK_FILE] = self.settings.to_bytes()
+        bundle.save(self.out, self._card(scores))
+
+    def _card(self, scores: dict[str, float]) -> str:
+        from mainspring.checkpoints.card import Card, card_text
+
+        return card_text(
+            Card(
+                name=self.out.name,
+                task=self.task.name,
+                base_model=self.options["model"],
+                data=str(self.options["data"]),
+                rows=len(self.data.splits.train),
+                scores=scores,
+                command=self.command,
+            )
+        )
+
+    # -- what is shown ---------------------------------------------------------------------------
+
+    def _show_preflight(
+        self, source: BatchSource, timing: Timing, total: int, precision: str, record: Record
+    ) -> None:
+        data, plan = self.data, source.plan(0)
+        matched = ", ".join(f"{column} → {name}" for name, column in data.columns[0].items())
+        counts = " · ".join(f"{name} {count}" for name, count in data.splits.counts().items())
+        lost = f" · skipped {sum(data.skipped.values())} → {SKIPPED_FILE}" if data.skipped else ""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
+        lines = [
+            ("task", f"{self.task.name}   {matched}"),
+            ("rows", f"{counts} ({data.splits.origin}){lost} {reasons}"),
+        ]
+        longest = data_lengths(self.rows, self.settings.limits)
+        if self.formulation.generates:
+            lines += [("source", str(longest[0])), ("target", str(longest[1]))]
+        else:
+            lines += [
+                ("pieces", f"{len(self.rows)} of at most {longest[0].percentiles[-1]} tokens")
+            ]
+        picture = loss_picture(source.micro_batch(plan.batches[0][:1], 0, 0), self.tokenizer)
+        per_step = plan.tokens / len(plan.batches)
+        left = (total - record.step) * per_step / timing.tokens_per_second
+        memory, bytes_all = self._memory(timing), total_bytes()
+        of = f" of {bytes_all / 1e9:.1f}" if bytes_all else ""
+        lines += [
+            ("prefix", repr(self.settings.prefix) if self.settings.prefix else "none"),
+            ("loss on", picture),
+            ("batches", f"{self.options['batch_tokens']} tokens each, padding {plan.padding:.1%}"),
+            ("precision", f"{precision} arithmetic, float32 weights"),
+            ("memory", f"peak about {memory / 1e9:.1f}{of} GB"),
+            (
+                "time",
+                f"about {_duration(left)} for {total - record.step} steps, evaluation apart "
+                f"({timing.tokens_per_second:,.0f} tokens/s on 3 timed steps)",
+            ),
+        ]
+        if record.step:
+            lines.append(("resumed", f"after step {record.step}"))
+        events.emit(events.Block("Pre-flight", tuple(lines)))
+
+    def _memory(self, timing: Timing) -> int:
+        """Peak of the timed steps, and what the optimizer will add at its first step."""
+        weights = sum(p.numel() * 4 for p in self.bundle.model.parameters() if p.requires_grad)
+        return timing.peak_bytes + (2 * weights if self.options["optimizer"] == "adamw" else 0)
+
+    def _show_result(self, record: Record) -> None:
+        lines = [
+            (
+                "ended",
+                f"{record.ended} after {record.step} steps, {_duration(record.train_seconds)}",
+            ),
+            ("tokens", f"{record.tokens:,} ({record.tokens / record.train_seconds:,.0f}/s)"),
+        ]
+        if record.best_scores:
+            shown = "  ".join(f"{name} {value:.2f}" for name, value in record.best_scores.items())
+            lines.append(("best", f"step {record.best_step}: {shown}"))
+        if record.best_scores and self.formulation.generates:
+            name, out = self.task.name, self.out
+            lines += [
+                ("use it", f"mainspring run {name} TEXT_OR_FILE --model {out}"),
+                ("score it", f"mainspring evaluate {name} TEST_DATA --model {out}"),
+            ]
+        events.emit(events.Block("Result", tuple(lines)))
+
+
+def _save(out: Path, record: Record, model: Any, optimizer: Any) -> None:
+    checkpointing.save_state(out, record.step, model, optimizer, asdict(record))
+
+
+def _show_progress(task: str, total: int, done: int) -> None:
+    events.emit(events.Progress(task, min(done, total), total, "rows"))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    packages = ("mainspring", "torch", "tokenizers", "safetensors", "numpy")
+    found = {name: version(name) for name in packages}
+    return {"python": sys.version.split()[0], "platform": platform.platform(), **found}

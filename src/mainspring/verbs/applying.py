@@ -1,0 +1,281 @@
+"""What `run` does: inputs of any kind to rows, predictions in order, an output that resumes."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import tee
+from pathlib import Path
+from typing import Any
+
+from mainspring import events, registry
+from mainspring.data import schema
+from mainspring.data.readers import Source, columns, read_rows, sources
+from mainspring.data.rows import Row
+from mainspring.data.schema import Field
+from mainspring.data.skipped import SkipLog
+from mainspring.errors import BadData, BadOption, Missing
+from mainspring.formulations.prediction import OnLong, Prediction, predict
+from mainspring.tasks import Task
+from mainspring.verbs.opening import Opened, open_for
+
+SUFFIXES = (".jsonl", ".csv", ".tsv")
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `run` was asked to do."""
+
+    task: str
+    inputs: tuple[str, ...]
+    model: str
+    out: Path | None
+    named: dict[str, str]
+    lines: bool
+    on_long: OnLong
+    max_source: int | None
+    generation: dict[str, Any]
+    precision: str
+    strict: bool
+
+
+def apply(request: Request) -> Iterator[tuple[Values, str]]:
+    """(row with the prediction in it, the predicted text) for each usable input, in order."""
+    task: Task = registry.find("tasks", request.task)
+    out = None if request.out is None else Output(request.out)
+    skipped = SkipLog(None if out is None else out.skipped, strict=request.strict)
+    rows = input_rows(task, request, skipped)
+    opened = open_for(
+        task,
+        request.model,
+        request.max_source,
+        request.generation,
+        request.on_long,
+        request.precision,
+    )
+    with skipped:
+        if out is None:
+            yield from _predictions(task, opened, rows)
+        else:
+            with out.writing(rows, task) as (rest, write):
+                for row, answer in _predictions(task, opened, rest):
+                    write(row)
+                    yield row, answer
+            out.finish()
+            events.note(f"{out.file}: {out.count} rows")
+    if skipped.total:
+        where = "" if out is None else f", listed in {out.skipped}"
+        events.warn(f"{skipped.total} rows skipped: {skipped.summary()}{where}")
+
+
+def _predictions(
+    task: Task, opened: Opened, rows: Iterable[schema.Example]
+) -> Iterator[tuple[Values, str]]:
+    for_model, for_output = tee(rows)
+    name = task.fields[0].name
+    show = partial(_show, task.name)
+    count, refused = 0, 0
+    texts = (row.values[name] for row in for_model)
+    for prediction in predict(opened.bundle, texts, opened.settings, show):
+        count += 1
+        refused += prediction.error is not None
+        row = next(for_output).row
+        yield kept_columns(task, row) | added_columns(task, prediction), prediction.text
+    events.emit(events.Progress(task.name, count, count, "rows"))
+    if refused:
+        events.warn(f"{refused} inputs refused as too long; --on-long split reads them in windows")
+
+
+def _show(name: str, done: int) -> None:
+    events.emit(events.Progress(name, done, None, "rows"))
+
+
+def added_columns(task: Task, prediction: Prediction) -> Values:
+    """What a prediction adds to its row."""
+    added = {
+        task.output: prediction.text,
+        "stop": prediction.stop,
+        "tokens": prediction.tokens,
+        "source_tokens_unread": prediction.source_tokens_unread,
+        "windows": prediction.windows,
+    }
+    return added if prediction.error is None else {**added, "error": prediction.error}
+
+
+def kept_columns(task: Task, row: Row) -> Values:
+    """The input's own columns; one that has the name of an added column is kept aside."""
+    added = (task.output, "stop", "tokens", "source_tokens_unread", "windows", "error")
+    return {f"input_{k}" if k in added else k: value for k, value in row.values.items()}
+
+
+# -- inputs ----------------------------------------------------------------------------------------
+
+
+def input_rows(task: Task, request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
+    """Checked rows of all inputs. A path that does not exist fails before any model is loaded."""
+    if not request.inputs and sys.stdin.isatty():
+        raise Missing("nothing to read: name texts, files or folders, or pipe a text in")
+    field = replace(task.fields[0], accepted=("text",))
+    found: list[Callable[[], Iterator[schema.Example]]] = []
+    for given in request.inputs or ("-",):
+        if given == "-":
+            found.append(partial(_checked, _stdin_rows(request.lines), field, skipped))
+        elif _is_path(given):
+            for source in sources(given):
+                found.append(partial(_source_rows, task.fields[0], source, request, skipped))
+        else:
+            row = Row({"text": given}, "argument", 1)
+            found.append(partial(_checked, iter([row]), field, skipped))
+    return _all(found)
+
+
+def _all(found: list[Callable[[], Iterator[schema.Example]]]) -> Iterator[schema.Example]:
+    """The rows of all inputs; one input without a usable row does not lose the others."""
+    usable, problems = 0, []
+    for rows in found:
+        try:
+            for row in rows():
+                usable += 1
+                yield row
+        except BadData as error:
+            if len(found) == 1:
+                raise
+            events.warn(str(error))
+            problems.append(str(error))
+    if not usable:
+        raise BadData("no usable input: " + "; ".join(problems))
+
+
+def _checked(rows: Iterable[Row], field: Field, skipped: SkipLog) -> Iterator[schema.Example]:
+    return schema.examples(rows, (field,), {field.name: "text"}, skipped)
+
+
+def _is_path(given: str) -> bool:
+    """Whether the words name a file or folder; words that only look like one are an error."""
+    try:
+        if Path(given).exists():
+            return True
+    except OSError:  # too long for a name: a text
+        return False
+    looks = " " not in given.strip() and ("/" in given or Path(given).suffix)
+    if looks:
+        sources(given)  # raises Missing with the nearest name
+    return False
+
+
+def _stdin_rows(lines: bool) -> Iterator[Row]:
+    stream = sys.stdin
+    if lines:
+        for number, line in enumerate(stream, 1):
+            yield Row({"text": line.rstrip("\n")}, "standard input", number)
+    else:
+        yield Row({"text": stream.read()}, "standard input", 1)
+
+
+def _source_rows(
+    field: Field, source: Source, request: Request, skipped: SkipLog
+) -> Iterator[schema.Example]:
+    if source.kind == "text" and request.lines:
+        lines = (
+            Row({"text": line}, row.file, number)
+            for row in read_rows(source, skipped)
+            for number, line in enumerate(row.values["text"].splitlines(), 1)
+        )
+        return _checked(lines, field, skipped)
+    place = next((str(file) for file in source.files if file is not None), None)
+    matched = schema.match_columns((field,), columns(source), request.named, file=place)
+    return schema.examples(read_rows(source, skipped), (field,), matched, skipped)
+
+
+# -- output ----------------------------------------------------------------------------------------
+
+
+class Output:
+    """A file of predictions. Rows go to FILE.part, which becomes FILE when the last one is in.
+
+    A part that is already there is gone on with, after a check that it belongs to these inputs.
+    """
+
+    def __init__(self, file: Path):
+        if file.suffix not in SUFFIXES:
+            raise BadOption(f"--out {file}: the suffix must be one of {', '.join(SUFFIXES)}")
+        if file.exists():
+            raise BadOption(f"--out {file} is already there; name another file or remove it")
+        self.file, self.count = file, 0
+        self.part = file.with_name(file.name + ".part")
+        self.skipped = file.with_name(file.stem + ".skipped.jsonl")
+
+    def resume(self) -> list[Values]:
+        """The whole rows of an unfinished part; a half-written last line is dropped."""
+        rows: list[Values] = []
+        if not self.part.exists():
+            return rows
+        whole = 0
+        with self.part.open("rb") as stream:
+            for line in stream:
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    break
+                whole += len(line)
+        os.truncate(self.part, whole)
+        return rows
+
+    @contextmanager
+    def writing(
+        self, rows: Iterator[schema.Example], task: Task
+    ) -> Iterator[tuple[Iterator[schema.Example], Callable[[Values], None]]]:
+        """(the rows still to be done, a function that writes one)."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        done = self.resume()
+        for number, before in enumerate(done, 1):
+            row = next(rows, None)
+            if row is None or not _same(before, kept_columns(task, row.row)):
+                raise BadData(
+                    "this unfinished output belongs to other inputs; remove it or name another",
+                    file=self.part,
+                    line=number,
+                )
+        if done:
+            events.note(f"{self.part}: going on after {len(done)} rows")
+        self.count = len(done)
+        with self.part.open("a", encoding="utf-8") as stream:
+
+            def write(row: Values) -> None:
+                stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+                stream.flush()
+                self.count += 1
+
+            yield rows, write
+
+    def finish(self) -> None:
+        """Puts the file in its place, in the format its suffix names."""
+        if self.file.suffix == ".jsonl":
+            self.part.replace(self.file)
+            return
+        with self.part.open(encoding="utf-8") as stream:
+            names = list(dict.fromkeys(name for line in stream for name in json.loads(line)))
+        temporary = self.file.with_name(f".{self.file.name}.tmp")
+        with (
+            self.part.open(encoding="utf-8") as stream,
+            temporary.open("w", encoding="utf-8", newline="") as out,
+        ):
+            writer = csv.DictWriter(
+                out, names, delimiter="," if self.file.suffix == ".csv" else "\t"
+            )
+            writer.writeheader()
+            for line in stream:
+                writer.writerow(json.loads(line))
+        temporary.replace(self.file)
+        self.part.unlink()
+
+
+def _same(written: Values, columns: Values) -> bool:
+    """Whether a row that was read back holds these columns."""
+    as_read = json.loads(json.dumps(columns, default=str))
+    return all(written.get(name) == value for name, value in as_read.items())

@@ -1,0 +1,261 @@
+"""`fit`: trains or fine-tunes on the user's data. Pre-flight first, result last, resumable."""
+
+import inspect
+import json
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mainspring.errors import BadOption, Missing
+
+if TYPE_CHECKING:
+    from mainspring.training.fitting import Outcome
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run came to.
+
+    `seconds` is all of it, `train_seconds` leaves evaluation and saving out; `tokens` are the real
+    source and target tokens trained on. `best` is the score that picked the best checkpoint,
+    `scores` all its scores on the validation rows. `ended` says why the run ended.
+    """
+
+    out: str
+    task: str
+    steps: int
+    seconds: float
+    train_seconds: float
+    tokens: int
+    best: float | None
+    best_step: int
+    scores: dict[str, float] = field(default_factory=dict)
+    ended: str = "steps"
+    resume: str | None = None
+    exit_code: int = 0
+
+    def lines(self, as_json: bool) -> Iterator[str]:
+        if as_json:
+            shown = asdict(self)
+            shown.pop("exit_code")
+            yield json.dumps(shown, ensure_ascii=False)
+        elif self.resume:
+            yield self.resume
+        else:
+            yield self.out
+
+
+def fit(
+    task: str,
+    data: str | Path,
+    /,
+    *,
+    out: str | Path,
+    model: str | None = None,
+    from_scratch: str | None = None,
+    text: str | None = None,
+    target: str | None = None,
+    valid: str | Path | None = None,
+    epochs: int = 3,
+    steps: int | None = None,
+    minutes: float | None = None,
+    batch_tokens: int = 4096,
+    accumulate: int = 1,
+    learning_rate: float | None = None,
+    warmup: float = 0.03,
+    schedule: Literal["linear", "cosine", "constant"] = "linear",
+    optimizer: Literal["adamw", "adafactor"] = "adamw",
+    weight_decay: float = 0.01,
+    clip: float = 1.0,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    max_source: int | None = None,
+    max_target: int | None = None,
+    prefix: str | None = None,
+    vocabulary: int = 8000,
+    tokenizer: Literal["unigram", "byte-bpe"] = "unigram",
+    evaluate_every: int | None = None,
+    metric_rows: int = 200,
+    patience: int | None = 3,
+    seed: int = 42,
+    strict: bool = False,
+    tensorboard: bool = False,
+    resume: bool = False,
+) -> FitResult:
+    """Train or fine-tune a model on your data.
+
+    Parameters
+    ----------
+    task
+        What to learn: summarize, pretrain (`mainspring tasks` lists them).
+    data
+        CSV, TSV, JSON, JSONL, Parquet, text, or a folder of them; a Hugging Face data set folder.
+    out
+        Folder for the model, the log and the state to resume from.
+    model
+        Checkpoint to start from: a folder or a hub name.
+    from_scratch
+        Size of a new model instead: t5-tiny, t5-mini, t5-small, t5-base, t5-large.
+    text
+        Column of the input text, where its name is not one of the accepted ones.
+    target
+        Column of the text to learn.
+    valid
+        Validation data; without it the data's own split, or about 5 % of the rows.
+    epochs
+        Passes over the data.
+    steps
+        Optimizer steps, instead of epochs.
+    minutes
+        Training time to fit into; evaluation and saving are not counted.
+    batch_tokens
+        Source and target tokens of one step, padding included.
+    accumulate
+        Micro-batches each step is split into: less memory, the same gradient.
+    learning_rate
+        Peak of the schedule; by default 3e-4 to fine-tune, 1e-3 from scratch.
+    warmup
+        Share of the steps over which the learning rate rises, 0 to 1.
+    schedule
+        How the learning rate falls after warm-up.
+    optimizer
+        AdamW, or Adafactor in less memory.
+    weight_decay
+        Decay of the weight matrices.
+    clip
+        Largest gradient norm; 0 for no clipping.
+    precision
+        Arithmetic of the forward and backward pass; weights stay float32.
+    max_source
+        Longest input in tokens.
+    max_target
+        Longest target in tokens.
+    prefix
+        Text put before each input; by default what the checkpoint's config asks for.
+    vocabulary
+        Size of the new tokenizer, from scratch only.
+    tokenizer
+        Kind of the new tokenizer, from scratch only.
+    evaluate_every
+        Steps between evaluations; by default about eight in a run.
+    metric_rows
+        Validation rows that are generated and scored at each evaluation.
+    patience
+        Evaluations without a better score that end the run; 0 for never.
+    seed
+        Every random number follows from it.
+    strict
+        Stop at the first broken row instead of listing it.
+    tensorboard
+        Write TensorBoard files too.
+    resume
+        Go on with the run in --out, to the same bits; other options come from it.
+    """
+    options = {name: _plain(value) for name, value in locals().items()}
+    from mainspring.training.fitting import RUN_FILE, run_fit
+
+    folder = Path(out)
+    if resume:
+        options = resumed_options(folder, options)
+    elif (folder / RUN_FILE).exists():
+        raise BadOption(
+            f"{folder} already holds a run; go on with it (--resume) or name another --out"
+        )
+    check(options)
+    started = time.perf_counter()
+    outcome = run_fit(options, command_line(options), folder, resume=resume)
+    return result(outcome, options, time.perf_counter() - started)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def resumed_options(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The options the run in `folder` was started with; those given anew must agree."""
+    from mainspring.training.fitting import RUN_FILE
+
+    file = folder / RUN_FILE
+    if not file.is_file():
+        raise Missing(f"{folder}: no {RUN_FILE}, so no run to resume; leave --resume out")
+    recorded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["options"]
+    defaults = {n: p.default for n, p in inspect.signature(fit).parameters.items()}
+    for name, value in given.items():
+        if name in ("out", "resume") or value == defaults[name] or name not in recorded:
+            continue
+        if name == "minutes":
+            recorded[name] = value
+        elif value != recorded[name]:
+            raise BadOption(
+                f"--{name.replace('_', '-')} {value} differs from the run's own "
+                f"{recorded[name]}; a resumed run keeps its options"
+            )
+    return {**recorded, "out": given["out"], "resume": True}
+
+
+def check(options: dict[str, Any]) -> None:
+    """BadOption where a value is out of its range or two options exclude each other."""
+    if bool(options["model"]) == bool(options["from_scratch"]):
+        raise BadOption("name a checkpoint to start from (--model) or a size (--from-scratch)")
+    for name, least in {
+        "epochs": 1,
+        "steps": 1,
+        "accumulate": 1,
+        "batch_tokens": 32,
+        "max_source": 4,
+        "max_target": 2,
+        "vocabulary": 300,
+        "metric_rows": 1,
+        "patience": 0,
+        "evaluate_every": 1,
+    }.items():
+        if options[name] is not None and options[name] < least:
+            raise BadOption(f"--{name.replace('_', '-')} must be at least {least}")
+    for name, low, high in (
+        ("warmup", 0.0, 1.0),
+        ("weight_decay", 0.0, 1.0),
+        ("clip", 0.0, float("inf")),
+    ):
+        if not low <= options[name] <= high:
+            raise BadOption(f"--{name.replace('_', '-')} must lie between {low} and {high}")
+    if options["learning_rate"] is not None and not 0 < options["learning_rate"] < 10:
+        raise BadOption("--learning-rate must be above 0 and below 10")
+    if options["minutes"] is not None and options["minutes"] <= 0:
+        raise BadOption("--minutes must be above 0")
+
+
+def command_line(options: dict[str, Any]) -> str:
+    """The words that start this run again, options at their defaults left out."""
+    words = ["mainspring", "fit", options["task"], options["data"]]
+    for name, parameter in inspect.signature(fit).parameters.items():
+        value = options.get(name)
+        if name in ("task", "data", "resume") or value == parameter.default:
+            continue
+        flag = "--" + name.replace("_", "-")
+        words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
+
+
+def result(outcome: "Outcome", options: dict[str, Any], seconds: float) -> FitResult:
+    record = outcome.record
+    stopped = record.ended.startswith("SIG")
+    resume = None
+    if stopped:
+        words = ["mainspring", "fit", options["task"], options["data"], "--out", options["out"]]
+        resume = shlex.join([*words, "--resume"])
+    return FitResult(
+        out=str(options["out"]),
+        task=options["task"],
+        steps=record.step,
+        seconds=round(seconds, 3),
+        train_seconds=round(record.train_seconds, 3),
+        tokens=record.tokens,
+        best=record.best_score,
+        best_step=record.best_step,
+        scores=record.best_scores,
+        ended=record.ended,
+        resume=resume,
+        exit_code=3 if stopped else 0,
+    )

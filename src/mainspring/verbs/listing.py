@@ -1,0 +1,96 @@
+"""`tasks` and `models`: what there is."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Rows of a table, with its headings."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    exit_code: int = 0
+
+    def lines(self, as_json: bool) -> Iterator[str]:
+        if as_json:
+            import json
+
+            rows = [dict(zip(self.headings, row, strict=True)) for row in self.rows]
+            yield json.dumps(rows, ensure_ascii=False)
+            return
+        widths = [
+            max(len(row[i]) for row in (self.headings, *self.rows))
+            for i in range(len(self.headings))
+        ]
+        for row in (self.headings, *self.rows):
+            yield "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
+
+
+def tasks() -> Listing:
+    """The tasks: what each does and the column names its data may have."""
+    from mainspring import registry
+
+    rows = []
+    for name in registry.names("tasks"):
+        task = registry.find("tasks", name)
+        columns = "; ".join(f"{field.name}: {', '.join(field.accepted)}" for field in task.fields)
+        rows.append((name, task.help, task.best, columns))
+    return Listing(("task", "does", "scored by", "columns"), tuple(rows))
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint on this machine."""
+
+    name: str
+    family: str
+    where: str
+    megabytes: float
+
+
+def models() -> Listing:
+    """The families of models, the sizes that train from scratch, and what is in the hub cache."""
+    from mainspring import registry
+
+    rows = []
+    for name in registry.names("families"):
+        family = registry.find("families", name)
+        sizes = ", ".join(family.sizes) or "-"
+        rows.append(("family", name, ", ".join(family.model_types), f"from scratch: {sizes}"))
+    for found in cached_models():
+        row = asdict(found)
+        rows.append(("on disk", row["name"], row["family"], f"{row['megabytes']:.0f} MB"))
+    return Listing(("kind", "name", "model types", "details"), tuple(rows))
+
+
+def cached_models() -> Iterator[Found]:
+    """The models in the Hugging Face cache whose family is known here."""
+    import json
+
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    from mainspring import registry
+
+    families = {
+        model_type: name
+        for name in registry.names("families")
+        for model_type in registry.find("families", name).model_types
+    }
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return
+    for repository in sorted(repositories, key=lambda r: r.repo_id):
+        for revision in repository.revisions:
+            config = Path(revision.snapshot_path) / "config.json"
+            if not config.is_file():
+                continue
+            settings: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+            family = families.get(str(settings.get("model_type")))
+            if family is not None:
+                size = revision.size_on_disk / 1e6
+                yield Found(repository.repo_id, family, str(revision.snapshot_path), size)

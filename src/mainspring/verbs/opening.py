@@ -1,0 +1,50 @@
+"""A model opened for a task: what `run` and `evaluate` share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring import events
+from mainspring.checkpoints.bundle import Bundle, load
+from mainspring.errors import BadOption
+from mainspring.formulations import Limits
+from mainspring.formulations.prediction import OnLong, Settings, generation_options
+from mainspring.tasks import Task, choose_formulation
+from mainspring.tasks.settings import settings_of
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint and how it is to be used for one task."""
+
+    name: str
+    bundle: Bundle
+    settings: Settings
+
+
+def open_for(
+    task: Task,
+    model: str,
+    max_source: int | None,
+    generation: dict[str, Any],
+    on_long: OnLong,
+    precision: str,
+) -> Opened:
+    """Loads `model`, checks that it can do `task`, and prepares it for inference."""
+    if max_source is not None and max_source < 4:
+        raise BadOption("--max-source must be at least 4")
+    bundle = load(model)
+    if not choose_formulation(task, bundle.spec).generates:
+        raise BadOption(f"`{task.name}` is for training; it has no predictions")
+    found = settings_of(bundle, task)
+    limits = Limits(max_source or found.limits.source, found.limits.target)
+    options = generation_options(bundle.generation, limits, generation)
+    prepared = prepare_inference(bundle, precision)
+    events.note(f"{model}: {prepared}, reads {limits.source} tokens, prefix {found.prefix!r}")
+    return Opened(model, bundle, Settings(found.prefix, limits, options, on_long))
+
+
+def prepare_inference(bundle: Bundle, precision: str) -> str:
+    """Prepares the model in place and says how it computes."""
+    from mainspring.compute.precision import prepare
+
+    return prepare(bundle.model, precision).precision

@@ -1,0 +1,142 @@
+"""`run`: applies a model to texts, files, folders, tables or standard input."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mainspring.events import Answer, emit
+
+JSON_ROW = dict[str, Any]
+
+
+def run(
+    task: str,
+    /,
+    *inputs: str | Path,
+    model: str,
+    out: str | Path | None = None,
+    text: str | None = None,
+    lines: bool = False,
+    on_long: Literal["split", "cut", "refuse"] = "split",
+    max_source: int | None = None,
+    max_new_tokens: int | None = None,
+    min_new_tokens: int | None = None,
+    num_beams: int | None = None,
+    length_penalty: float | None = None,
+    no_repeat_ngram_size: int | None = None,
+    repetition_penalty: float | None = None,
+    do_sample: bool = False,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    seed: int | None = None,
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
+    strict: bool = False,
+) -> list[JSON_ROW]:
+    """Apply a model to inputs.
+
+    Each prediction keeps the columns of its input and adds the answer (`summary`), `stop` ("eos",
+    "length", "stop"), `tokens`, `source_tokens_unread` and `windows`.
+
+    Parameters
+    ----------
+    task
+        What to do: summarize.
+    inputs
+        Texts, files, folders, tables; "-" or nothing reads standard input.
+    model
+        A folder that `fit` wrote, or a hub name.
+    out
+        File for the predictions: .jsonl, .csv or .tsv. An unfinished one is gone on with.
+    text
+        Column of the input text, where its name is not one of the accepted ones.
+    lines
+        Each line of a text file or of standard input is an input of its own.
+    on_long
+        Inputs longer than the model reads: summarized in windows and joined, cut, or refused.
+    max_source
+        Longest input in tokens; by default what the model was taught with.
+    max_new_tokens
+        Longest output in tokens.
+    min_new_tokens
+        Shortest output in tokens.
+    num_beams
+        Beams of the search; 1 is greedy.
+    length_penalty
+        Above 0 favours long outputs of a beam search, below 0 short ones.
+    no_repeat_ngram_size
+        No n-gram of this size occurs twice in an output.
+    repetition_penalty
+        Above 1 makes tokens that were written already less likely.
+    do_sample
+        Draw tokens at random instead of taking the likeliest.
+    temperature
+        Of the drawing: below 1 bolder for likely tokens.
+    top_k
+        Draw from this many likeliest tokens.
+    top_p
+        Draw from the likeliest tokens that together have this probability.
+    min_p
+        Draw from tokens at least this share as likely as the likeliest.
+    seed
+        Of the drawing.
+    precision
+        Arithmetic; auto is bfloat16 where the hardware has it.
+    strict
+        Stop at the first broken row instead of counting it.
+    """
+    from mainspring.verbs.applying import Request, apply
+
+    generation = {
+        "max_new_tokens": max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+        "num_beams": num_beams,
+        "length_penalty": length_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "repetition_penalty": repetition_penalty,
+        "do_sample": do_sample or None,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "seed": seed,
+    }
+    request = Request(
+        task,
+        tuple(map(str, inputs)),
+        model,
+        None if out is None else Path(out),
+        {} if text is None else {"text": text},
+        lines,
+        on_long,
+        max_source,
+        {name: value for name, value in generation.items() if value is not None},
+        precision,
+        strict,
+    )
+    rows = []
+    for row, answer in apply(request):
+        emit(Answer(row, answer))
+        rows.append(row)
+    return rows
+
+
+@dataclass(frozen=True)
+class Done:
+    """`run` on the command line prints each answer as it is made: nothing is left to say."""
+
+    exit_code: int = 0
+
+    def lines(self, as_json: bool) -> Iterator[str]:
+        del as_json
+        return iter(())
+
+
+@functools.wraps(run)
+def command(*args: Any, **kwargs: Any) -> Done:
+    """`run` for the command line."""
+    run(*args, **kwargs)
+    return Done()
