@@ -93,7 +93,7 @@ def collect() -> dict[str, list[dict[str, str]]]:
 
 
 def split(rows: dict[str, list[dict[str, str]]]) -> dict[str, list[dict[str, str]]]:
-    """Whole packages dealt out, largest first, each to the split that is furthest below its share."""
+    """Whole packages dealt out, largest first, each to the split furthest below its share."""
     parts: dict[str, list[dict[str, str]]] = {name: [] for name in SPLITS}
     total = sum(map(len, rows.values()))
     for _, found in sorted(rows.items(), key=lambda item: (-len(item[1]), item[0])):

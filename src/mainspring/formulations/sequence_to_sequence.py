@@ -9,15 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mainspring import spec
 from mainspring.checkpoints.tokenizer import Tokenizer
+from mainspring.core.heads import VocabularyHead
 from mainspring.core.model import Transformer
 from mainspring.data.batches import rounded
 from mainspring.formulations import Batch, EncodedRow, Formulation, Limits, SpecialIds
-
-IGNORED = -100
+from mainspring.formulations.token_loss import IGNORED, token_nats
 
 
 def lacks(model: spec.Model) -> str | None:
@@ -97,11 +97,26 @@ def losses(model: Transformer, batch: Batch) -> Tensor:
     """The summed cross-entropy of each example's labels, in nats, float32 (B)."""
     memory_BSD = model.encode(batch.source_BS, batch.keep_BS)
     hidden_BTD = model.decode(batch.decoder_ids_BT, memory_BSD, batch.keep_BS)
+    return vocabulary_nats(model, hidden_BTD, batch.labels_BT).sum(1)
+
+
+def vocabulary_nats(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
+    """The cross-entropy BT of each label, in nats, float32; 0 where the label is -100.
+
+    Without ever holding all logits, unless something acts on them after the product (a soft cap,
+    another instrument's leaf).
+    """
+    head = model.heads["vocabulary"]
+    if type(head) is VocabularyHead and head.soft_cap is None:
+        table = model.table(model.spec.decoder or model.spec.encoder)
+        out = head.out if head.out is not None else table
+        if type(out) in (nn.Linear, nn.Embedding):
+            x_BTD = head.norm(head.hidden(hidden_BTD))
+            return token_nats(x_BTD, out.weight, labels_BT, bias_V=head.bias, scale=head.scale)
     logits_BTV = model.read("vocabulary", hidden_BTD).float()
-    nats_BT = F.cross_entropy(
-        logits_BTV.flatten(0, 1), batch.labels_BT.flatten(), ignore_index=IGNORED, reduction="none"
-    ).view_as(batch.labels_BT)
-    return nats_BT.sum(1)
+    return F.cross_entropy(
+        logits_BTV.flatten(0, 1), labels_BT.flatten(), ignore_index=IGNORED, reduction="none"
+    ).view_as(labels_BT)
 
 
 def lengths(example: EncodedRow) -> tuple[int, int]:

@@ -24,41 +24,43 @@ class _TokenNats(torch.autograd.Function):
         chunk: int,
     ) -> Tensor:
         narrow_VD = weight_VD.to(x_ND.dtype)
-        total_N = x_ND.new_empty(len(x_ND), dtype=torch.float32)
-        chosen_N = torch.empty_like(total_N)
+        nats_N = x_ND.new_empty(len(x_ND), dtype=torch.float32)
         logits_CV = None
         for at in range(0, len(x_ND), chunk):
             logits_CV = x_ND[at : at + chunk] @ narrow_VD.t()
             for rows, logits_RV in _blocks(logits_CV, at):
-                wide_RV = _wide(logits_RV, bias_V, scale)
-                total_N[rows] = wide_RV.logsumexp(-1)
-                chosen_N[rows] = wide_RV.gather(1, labels_N[rows, None])[:, 0]
-        kept = logits_CV if len(x_ND) <= chunk else None
-        ctx.save_for_backward(x_ND, weight_VD, narrow_VD, bias_V, labels_N, total_N, kept)
+                log_shares_RV = _wide(logits_RV, bias_V, scale).log_softmax(-1)
+                nats_N[rows] = -log_shares_RV.gather(1, labels_N[rows, None])[:, 0]
+        kept_NV = logits_CV if len(x_ND) <= chunk else None
+        ctx.save_for_backward(x_ND, weight_VD, narrow_VD, bias_V, labels_N, kept_NV)
         ctx.scale, ctx.chunk = scale, chunk
-        return total_N - chosen_N
+        return nats_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dnats_N: Tensor):  # type: ignore[no-untyped-def]
-        x_ND, weight_VD, narrow_VD, bias_V, labels_N, total_N, kept = ctx.saved_tensors
+        x_ND, weight_VD, narrow_VD, bias_V, labels_N, kept_NV = ctx.saved_tensors
         dx_ND = torch.empty_like(x_ND)
         dweight_VD = None
         dbias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
         for at in range(0, len(x_ND), ctx.chunk):
             x_CD = x_ND[at : at + ctx.chunk]
-            logits_CV = x_CD @ narrow_VD.t() if kept is None else kept.clone()
+            logits_CV = x_CD @ narrow_VD.t() if kept_NV is None else kept_NV
+            dlogits_CV = torch.empty_like(logits_CV)
             for rows, logits_RV in _blocks(logits_CV, at):
-                d_RV = _wide(logits_RV, bias_V, ctx.scale)
-                d_RV.sub_(total_N[rows, None]).exp_()  # the probabilities
+                d_RV = _wide(logits_RV, bias_V, ctx.scale).softmax(-1)
                 d_RV.scatter_add_(1, labels_N[rows, None], d_RV.new_full((len(d_RV), 1), -1.0))
                 d_RV.mul_(dnats_N[rows, None])
                 if dbias_V is not None:
                     dbias_V += d_RV.sum(0)
-                logits_RV.copy_(d_RV.mul_(ctx.scale))
-            dx_ND[at : at + ctx.chunk] = logits_CV @ narrow_VD
-            part_VD = (logits_CV.t() @ x_CD).to(weight_VD.dtype)
-            dweight_VD = part_VD if dweight_VD is None else dweight_VD.add_(part_VD)
+                if ctx.scale != 1.0:
+                    d_RV.mul_(ctx.scale)
+                dlogits_CV[rows.start - at : rows.stop - at] = d_RV
+            dx_ND[at : at + ctx.chunk] = dlogits_CV @ narrow_VD
+            part_VD = dlogits_CV.t() @ x_CD
+            dweight_VD = (
+                part_VD.to(weight_VD.dtype) if dweight_VD is None else dweight_VD.add_(part_VD)
+            )
         if dweight_VD is None:
             dweight_VD = torch.zeros_like(weight_VD)
         if dbias_V is not None and bias_V is not None:

@@ -24,6 +24,7 @@ import numpy as np
 from mainspring import events, registry
 from mainspring.checkpoints.bundle import Bundle, load, new_bundle
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
+from mainspring.compute.hardware import memory_bytes
 from mainspring.compute.training import prepare_for_training
 from mainspring.data.batches import BatchPlan, plan_batches
 from mainspring.data.skipped import SkipLog
@@ -41,7 +42,6 @@ from mainspring.training.preflight import (
     data_lengths,
     loss_picture,
     time_steps,
-    total_bytes,
 )
 from mainspring.training.preparation import (
     DataSet,
@@ -345,7 +345,7 @@ class _Run:
         picture = loss_picture(source.micro_batch(plan.batches[0][:1], 0, 0), self.tokenizer)
         per_step = plan.tokens / len(plan.batches)
         left = (total - record.step) * per_step / timing.tokens_per_second
-        memory, bytes_all = self._memory(timing), total_bytes()
+        memory, bytes_all = self._memory(timing), memory_bytes()
         of = f" of {bytes_all / 1e9:.1f}" if bytes_all else ""
         lines += [
             ("prefix", repr(self.settings.prefix) if self.settings.prefix else "none"),

@@ -12,7 +12,7 @@ import torch
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.model import Transformer
 from mainspring.formulations import Batch, Limits
-from mainspring.formulations.sequence_to_sequence import IGNORED
+from mainspring.formulations.token_loss import IGNORED
 from mainspring.training.loop import BatchSource, micro_batch_seed
 from mainspring.training.rows import EncodedRows
 
@@ -110,13 +110,3 @@ def peak_bytes() -> int:
     """The most memory this process has held so far (resident set), in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def total_bytes() -> int | None:
-    """The machine's memory in bytes, where the system says it."""
-    import os
-
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
