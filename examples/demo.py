@@ -52,8 +52,8 @@ def main() -> None:
     command(["run", "summarize", texts[0]["text"], "--model", out, "--num-beams", 4])
 
     print(
-        "\nTwo minutes from nothing are a demonstration: the model has learnt the form of a summary "
-        "line\nand little more. For real use start from a pretrained model:\n"
+        "\nTwo minutes from nothing are a demonstration: the model has learnt the form of a "
+        "summary line\nand little more. For real use start from a pretrained model:\n"
         "  mainspring fit summarize YOUR.csv --model google-t5/t5-small --out runs/mine"
     )
 
