@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mainspring import registry, spec
-from mainspring.checkpoints import card as cards
+from mainspring.checkpoints.card import FILE as CARD_FILE
+from mainspring.checkpoints.card import Card, card_text
 from mainspring.checkpoints.config import (
     CONFIG,
     GENERATION_CONFIG,
@@ -90,7 +91,10 @@ class Bundle:
                 self.tokenizer.save(draft)
             for name, data in self.extra_files.items():
                 (draft / name).write_bytes(data)
-            write_text(card or cards.plain(self.config, self.model), draft / cards.FILE)
+            write_text(card or self._plain_card(Path(folder).name), draft / CARD_FILE)
+
+    def _plain_card(self, name: str) -> str:
+        return card_text(Card(name, parameters=sum(p.numel() for p in self.model.parameters())))
 
     def _config(self, dtype: torch.dtype) -> dict[str, Any]:
         """config.json: as read, with the class to open it with and the type of its numbers."""
@@ -124,7 +128,7 @@ def load(name_or_folder: str | Path, *, dtype: torch.dtype | None = None) -> Bun
         }
     model.load_state_dict(copies, assign=True)
     tokenizer = Tokenizer.open(folder)
-    _check_rows(tokenizer, model, folder)
+    _check_rows(tokenizer, model.spec, folder)
     carried = {name: folder / name for name in CARRIED if (folder / name).is_file()}
     return Bundle(
         model.eval(),
@@ -190,11 +194,13 @@ def _build(
         raise BadOption(f"{place}: describes no model that can be built ({error})") from error
 
 
-def _check_rows(tokenizer: Tokenizer | None, model: Transformer, folder: Path) -> None:
-    for name, table in model.tables.items():
-        rows = table.weight.shape[0]
-        if tokenizer is not None and tokenizer.vocabulary > rows:
+def _check_rows(tokenizer: Tokenizer | None, model: spec.Model, folder: Path) -> None:
+    for stack in (model.encoder, model.decoder):
+        if tokenizer is None or stack is None:
+            continue
+        if tokenizer.vocabulary > stack.embedding.vocabulary:
             raise Mismatch(
                 f"{folder}: the tokenizer has ids up to {tokenizer.vocabulary - 1}, and the "
-                f"embedding `{name}` only {rows} rows; are both from the same checkpoint?"
+                f"embedding only {stack.embedding.vocabulary} rows; are both from the same "
+                "checkpoint?"
             )

@@ -118,20 +118,17 @@ def _explain_no_safetensors(name: str) -> None:
 
 def _progress_class(name: str) -> Any:
     """A progress bar for the hub's client that prints nothing and emits events."""
-    from tqdm.auto import tqdm
+    from huggingface_hub.utils import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any):
-            options.pop("name", None)
             super().__init__(*args, **{**options, "disable": True})
-            self.wanted, self.done = options.get("total"), options.get("initial", 0)
-            self.bytes = options.get("unit") == "B"
+            self.in_bytes = options.get("unit") == "B"
 
-        def update(self, n: float | None = 1) -> bool | None:
-            self.done += n or 0
-            if self.bytes:
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self.in_bytes:
                 total = int(self.total) if self.total else None
-                emit(Progress(f"download {name}", int(self.done), total, "bytes"))
-            return None
+                emit(Progress(f"download {name}", int(self.n), total, "bytes"))
 
     return Bar

@@ -42,20 +42,25 @@ class SentencePieceModel:
 def read_model(file: Path) -> SentencePieceModel:
     """Reads `file`. BadWeights where it is not a SentencePiece model of a kind known here."""
     try:
-        message = list(_fields(file.read_bytes()))
-        pieces = tuple(_piece(dict(_fields(value))) for number, value in message if number == 1)
-        trainer = _merged(message, 2)
-        normalizer = _merged(message, 3)
+        return parse_model(file.read_bytes())
     except (IndexError, struct.error, ValueError, TypeError) as error:
         raise BadWeights(
-            f"{file}: not a whole SentencePiece model ({error}); copy or download it again"
+            f"{file}: not a SentencePiece model that can be read ({error}); copy or download it "
+            "again, or convert it to a tokenizer.json"
         ) from None
+
+
+def parse_model(data: bytes) -> SentencePieceModel:
+    """The model in the bytes of a `.model` file; ValueError and its like where there is none."""
+    message = list(_fields(data))
+    pieces = tuple(_piece(dict(_fields(value))) for number, value in message if number == 1)
+    trainer = _merged(message, 2)
+    normalizer = _merged(message, 3)
     kind = trainer.get(3, UNIGRAM)
-    if not pieces or kind not in (UNIGRAM, BPE) or trainer.get(24, 0):
-        raise BadWeights(
-            f"{file}: only Unigram and BPE SentencePiece models, with the space marked before the "
-            "word, are read; convert it to a tokenizer.json"
-        )
+    if not pieces:
+        raise ValueError("it has no pieces")
+    if kind not in (UNIGRAM, BPE) or trainer.get(24, 0):
+        raise ValueError("only Unigram and BPE are read, with the space marked before the word")
     return SentencePieceModel(
         pieces,
         kind,

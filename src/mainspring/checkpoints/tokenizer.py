@@ -5,18 +5,16 @@ Opened from `tokenizer.json`, or from a SentencePiece file, beside `tokenizer_co
 written again as it was.
 """
 
-import json
-import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring import events
 from mainspring.checkpoints.config import json_text, read_json, refuse_remote_code
-from mainspring.checkpoints.sentencepiece import SPACE, build_tokenizer, read_model
-from mainspring.errors import BadData, BadOption, BadWeights
+from mainspring.checkpoints.sentencepiece import build_tokenizer, read_model
+from mainspring.checkpoints.tokenizer_training import train_byte_bpe, train_unigram
+from mainspring.errors import BadOption, BadWeights
 
 if TYPE_CHECKING:
     import tokenizers
@@ -243,20 +241,17 @@ def train_tokenizer(
     """A new tokenizer of `vocabulary` ids in T5's layout: `<pad>` 0, `</s>` 1, `<unk>` 2, and the
     sentinels as the last 100.
 
-    "unigram" (Kudo, 2018) normalises text by NFKC; characters too rare to get a place become
-    `<unk>`. "byte-bpe" (Radford et al., 2019) gives every text back byte for byte. Both keep line
-    breaks and repeated spaces. `texts` are read once. Where they are too few for so many ids the
-    tokenizer has fewer, and a warning says so.
+    "unigram" (Kudo, 2018) normalises text by NFKC and keeps line breaks and repeated spaces;
+    characters too rare to get a place become `<unk>`. "byte-bpe" (Radford et al., 2019) gives
+    every text back byte for byte. `texts` are read once. Where they are too few for so many ids
+    the tokenizer has fewer, and a warning says so.
     """
+    train = {"unigram": train_unigram, "byte-bpe": train_byte_bpe}
+    if kind not in train:
+        raise BadOption.unknown("tokenizer", kind, train)
     extra = sentinels()
-    room = vocabulary - len(extra)
-    if kind == "unigram":
-        backend = _train_unigram(texts, room)
-    elif kind == "byte-bpe":
-        backend = _train_byte_bpe(texts, room)
-    else:
-        raise BadOption.unknown("tokenizer kind", kind, ("unigram", "byte-bpe"))
-    backend.add_special_tokens(list(extra))
+    backend = train[kind](texts, vocabulary - len(extra), [PAD, EOS, UNK])
+    backend.add_special_tokens([PAD, EOS, UNK, *extra])
     tokenizer = Tokenizer(backend, {"pad": PAD, "eos": EOS, "unk": UNK})
     _add_around(backend, tokenizer.special, False, True)
     if tokenizer.vocabulary < vocabulary:
@@ -264,77 +259,3 @@ def train_tokenizer(
             f"tokenizer: the texts are too few for {vocabulary} ids; it has {tokenizer.vocabulary}"
         )
     return tokenizer
-
-
-def _train_unigram(texts: Iterable[str], room: int) -> "tokenizers.Tokenizer":
-    import tokenizers
-    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
-
-    first = (PAD, EOS, UNK)
-    backend = tokenizers.Tokenizer(models.Unigram())
-    backend.normalizer = normalizers.NFKC()
-    # Lines stand apart, and only the text's very first word gets a space put before it: so
-    # decoding gives line breaks and repeated spaces back.
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex("\n"), "isolated"),
-            pre_tokenizers.Metaspace(SPACE, "first"),
-        ]
-    )
-    backend.decoder = decoders.Metaspace(SPACE, "first")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=room, special_tokens=list(first), unk_token=UNK, show_progress=False
-    )
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
-        normalized = (backend.normalizer.normalize_str(text) for text in _checked(texts))
-        kept = _common_characters(normalized, spool, room // 2)
-        spool.seek(0)
-        lines = (json.loads(line) for line in spool)
-        rare = "\n"  # what parts pieces anyway
-        backend.train_from_iterator(
-            ("".join(c if c in kept else rare for c in text) for text in lines), trainer
-        )
-    return backend
-
-
-def _common_characters(texts: Iterable[str], spool: TextIO, most: int) -> set[str]:
-    """The characters that make up 99.95 % of the texts, and at most `most`; the others would take
-    places that pieces use better. The texts are kept in `spool` for the second reading."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
-        spool.write(json.dumps(text) + "\n")
-    enough, seen, kept = 0.9995 * counts.total(), 0, {"\n", " "}
-    for character, count in counts.most_common(most):
-        if seen > enough:
-            break
-        kept.add(character)
-        seen += count
-    return kept
-
-
-def _train_byte_bpe(texts: Iterable[str], room: int) -> "tokenizers.Tokenizer":
-    import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=room,
-        special_tokens=[PAD, EOS, UNK],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    backend.train_from_iterator(_checked(texts), trainer)
-    return backend
-
-
-def _checked(texts: Iterable[str]) -> Iterator[str]:
-    """The texts; BadData where there is none with anything in it."""
-    any_text = False
-    for text in texts:
-        any_text = any_text or not text.isspace()
-        yield text
-    if not any_text:
-        raise BadData("there is no text to train a tokenizer on")

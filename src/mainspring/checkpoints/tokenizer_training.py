@@ -1,0 +1,124 @@
+"""Vocabularies learnt from text: Unigram and byte-level BPE, as pipelines of `tokenizers`.
+
+Unigram pieces are learnt by the SentencePiece library: the trainer of `tokenizers` finds its
+candidates inside of words that are already apart, and so misses whole words ("▁tha" + "t").
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from mainspring.checkpoints.sentencepiece import SPACE, parse_model
+from mainspring.errors import BadData, BadOption
+
+if TYPE_CHECKING:
+    import tokenizers
+
+# SentencePiece leaves longer lines out, so they are cut; and it holds all lines in memory, so of
+# very many it takes a sample.
+LONGEST_LINE, MOST_LINES = 1000, 2_000_000
+
+
+def train_unigram(texts: Iterable[str], room: int, first: list[str]) -> "tokenizers.Tokenizer":
+    """`room` pieces at most, the `first` of them given: padding, end, unknown."""
+    import sentencepiece
+    import tokenizers
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+
+    pad, eos, unk = first
+    written = io.BytesIO()
+    sentencepiece.set_random_generator_seed(0)
+    lines = _lines(normalizers.NFKC(), texts)
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines,
+            model_writer=written,
+            model_type="unigram",
+            vocab_size=room,
+            hard_vocab_limit=False,
+            character_coverage=0.9995,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            user_defined_symbols=["\n"],
+            input_sentence_size=MOST_LINES,
+            max_sentence_length=4 * LONGEST_LINE,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            pad_piece=pad,
+            eos_piece=eos,
+            unk_piece=unk,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise BadOption(
+            f"a unigram tokenizer of {room} pieces cannot be trained on these texts; ask for a "
+            f"larger vocabulary, or for `byte-bpe` ({str(error).rpartition('] ')[2]})"
+        ) from None
+    pieces = parse_model(written.getvalue()).pieces
+    scored = [(text, score) for text, score, _ in pieces]
+    backend = tokenizers.Tokenizer(models.Unigram(scored, unk_id=2))
+    # Every line, not only the first, begins with the mark of a word's beginning; taking one mark
+    # off each line when decoding gives every line break and space back.
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKC(),
+            normalizers.Replace(" ", SPACE),
+            normalizers.Replace(Regex(r"^(?=[^\n])"), SPACE),
+        ]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.Metaspace(SPACE, "never"),
+        ]
+    )
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Fuse(),
+            decoders.Replace(f"\n{SPACE}", "\n"),
+            decoders.Replace(SPACE, " "),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return backend
+
+
+def train_byte_bpe(texts: Iterable[str], room: int, first: list[str]) -> "tokenizers.Tokenizer":
+    """`room` pieces at most, `first` and the 256 bytes among them."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if room < len(first) + len(alphabet):
+        raise BadOption(
+            f"a byte-bpe tokenizer has {len(alphabet)} bytes, {len(first)} special tokens and 100 "
+            f"sentinels; ask for a vocabulary of more than {len(first) + len(alphabet) + 100}"
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=room, special_tokens=first, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(_checked(texts), trainer)
+    return backend
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    """The texts; BadData where there is none with anything in it."""
+    any_text = False
+    for text in texts:
+        any_text = any_text or bool(text.strip())
+        yield text
+    if not any_text:
+        raise BadData("there is no text to train a tokenizer on")
+
+
+def _lines(normalizer: "tokenizers.normalizers.Normalizer", texts: Iterable[str]) -> Iterator[str]:
+    """The texts' lines, normalised, in parts that the trainer takes."""
+    for text in _checked(texts):
+        for line in normalizer.normalize_str(text).split("\n"):
+            for at in range(0, len(line), LONGEST_LINE):
+                yield line[at : at + LONGEST_LINE]
