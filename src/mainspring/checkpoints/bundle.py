@@ -198,9 +198,12 @@ def _check_rows(tokenizer: Tokenizer | None, model: spec.Model, folder: Path) ->
     for stack in (model.encoder, model.decoder):
         if tokenizer is None or stack is None:
             continue
-        if tokenizer.vocabulary > stack.embedding.vocabulary:
+        embedding = stack.embedding
+        if (
+            isinstance(embedding, spec.TokenEmbedding)
+            and tokenizer.vocabulary > embedding.vocabulary
+        ):
             raise Mismatch(
                 f"{folder}: the tokenizer has ids up to {tokenizer.vocabulary - 1}, and the "
-                f"embedding only {stack.embedding.vocabulary} rows; are both from the same "
-                "checkpoint?"
+                f"embedding only {embedding.vocabulary} rows; are both from the same checkpoint?"
             )

@@ -1,6 +1,8 @@
 """From the name a person gives to a checkpoint folder: a local one, or one of the hub's."""
 
+import contextvars
 import difflib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +118,18 @@ def _explain_no_safetensors(name: str) -> None:
         )
 
 
-def _progress_class(name: str) -> Any:
-    """A progress bar for the hub's client that prints nothing and emits events."""
-    from huggingface_hub.utils import tqdm
+def _progress_class(name: str) -> type:
+    """A progress bar for the hub's client that prints nothing and emits events.
 
-    class Bar(tqdm):  # type: ignore[misc]
+    The client keeps several bars (received, written) and moves them from its own threads, which
+    do not know who listens here.
+    """
+    from huggingface_hub.utils.tqdm import tqdm
+
+    here, lock = contextvars.copy_context(), threading.Lock()
+    most = {"done": 0, "total": 0}
+
+    class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any):
             super().__init__(*args, **{**options, "disable": True})
             self.in_bytes = options.get("unit") == "B"
@@ -128,7 +137,10 @@ def _progress_class(name: str) -> Any:
         def update(self, n: float | None = 1) -> None:
             self.n += n or 0
             if self.in_bytes:
-                total = int(self.total) if self.total else None
-                emit(Progress(f"download {name}", int(self.n), total, "bytes"))
+                with lock:
+                    most["done"] = max(most["done"], int(self.n))
+                    most["total"] = max(most["total"], int(self.total or 0))
+                    bar = Progress(f"download {name}", most["done"], most["total"], "bytes")
+                    here.run(emit, bar)
 
     return Bar
