@@ -5,12 +5,13 @@ and a batch into one loss per example, in nats. What a task adds is vocabulary (
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mainspring import spec
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from mainspring.checkpoints.tokenizer import Tokenizer
@@ -58,6 +59,15 @@ class Batch:
     labels_BT: "Tensor"
     source_tokens: int
     target_tokens: int
+
+    def to(self, device: "torch.device") -> "Batch":
+        """The same batch on another device."""
+        keep = None if self.keep_BS is None else self.keep_BS.to(device)
+        tensors = (self.source_BS, self.decoder_ids_BT, self.labels_BT)
+        source, decoder_ids, labels = (tensor.to(device) for tensor in tensors)
+        return replace(
+            self, source_BS=source, keep_BS=keep, decoder_ids_BT=decoder_ids, labels_BT=labels
+        )
 
 
 @dataclass(frozen=True)

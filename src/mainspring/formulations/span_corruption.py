@@ -10,12 +10,12 @@ text is lost. Which spans are hidden is drawn anew for every micro-batch, from i
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 
 from mainspring.checkpoints.tokenizer import Tokenizer
-from mainspring.errors import Mismatch
+from mainspring.errors import BadOption, Mismatch
 from mainspring.formulations import Batch, EncodedRow, Formulation, Limits, SpecialIds
 from mainspring.formulations import sequence_to_sequence as pairs
 
@@ -68,16 +68,16 @@ def corrupt(ids: Sequence[int], eos: int, sentinel: int, random: np.random.Gener
 
 
 def piece_length(limits: Limits) -> int:
-    """The most tokens whose corrupted source and target both fit the limits."""
-    tokens = 2
-    while all(
-        length <= limit
-        for length, limit in zip(
-            corrupted_lengths(tokens + 1), (limits.source, limits.target), strict=True
-        )
-    ):
-        tokens += 1
-    return tokens
+    """The most tokens whose corrupted source and target both fit the limits: at least 3, so that
+    a piece can spare one."""
+
+    def fits(tokens: int) -> bool:
+        source, target = corrupted_lengths(tokens)
+        return source <= limits.source and target <= limits.target
+
+    if not fits(3):
+        raise BadOption("span corruption needs at least 4 source tokens and 3 target tokens")
+    return next(tokens for tokens in count(3) if not fits(tokens + 1))
 
 
 def encode(

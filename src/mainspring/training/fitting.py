@@ -24,6 +24,7 @@ import numpy as np
 from mainspring import events, registry
 from mainspring.checkpoints.bundle import Bundle, load, new_bundle
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
+from mainspring.compute.devices import choose_device
 from mainspring.compute.hardware import memory_bytes
 from mainspring.compute.training import prepare_for_training
 from mainspring.data.batches import BatchPlan, plan_batches
@@ -92,6 +93,7 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
         )
     data.splits.save(out / SPLITS_FILE)
     bundle = _bundle(options, data, out, resume)
+    bundle.model.to(choose_device(options["device"]))
     run = _Run(options, command, out, task, data, bundle)
     return run.go(resume)
 
@@ -224,7 +226,13 @@ class _Run:
             )
 
         return BatchSource(
-            rows, self.formulation, self.ids, plan, self.options["seed"], self.options["accumulate"]
+            rows,
+            self.formulation,
+            self.ids,
+            plan,
+            self.options["seed"],
+            self.options["accumulate"],
+            device=next(self.bundle.model.parameters()).device,
         )
 
     def _rate(self, total: int) -> LearningRate:

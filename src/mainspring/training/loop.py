@@ -65,6 +65,7 @@ class BatchSource:
     seed: int
     accumulate: int = 1
     multiple: int = 16
+    device: torch.device = torch.device("cpu")
 
     def batches(self, first: int) -> Iterator[list[tuple[int, ...]]]:
         """The row numbers of each micro-batch of each step, from step `first` on, for ever."""
@@ -84,7 +85,8 @@ class BatchSource:
         """The tensors of one micro-batch."""
         examples = [self.rows[row] for row in rows]
         seed = micro_batch_seed(self.seed, step, micro)
-        return self.formulation.collate(examples, self.ids, seed, self.multiple)
+        batch = self.formulation.collate(examples, self.ids, seed, self.multiple)
+        return batch.to(self.device)
 
 
 def micro_batch_seed(seed: int, step: int, micro: int) -> int:

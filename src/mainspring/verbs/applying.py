@@ -41,6 +41,7 @@ class Request:
     max_source: int | None
     generation: dict[str, Any]
     precision: str
+    device: str
     strict: bool
 
 
@@ -57,6 +58,7 @@ def apply(request: Request) -> Iterator[tuple[Values, str]]:
         request.generation,
         request.on_long,
         request.precision,
+        request.device,
     )
     with skipped:
         if out is None:

@@ -14,7 +14,8 @@ class Evaluation:
     `scores` are means over the rows, 0..100 for ROUGE; `interval` is the 95 % bootstrap interval
     of each; `baseline` what predictions without a model reach; `signature` says exactly what was
     computed. `hit_limit` is the share of outputs that ended at the length limit, `sources_cut`
-    that of inputs longer than the model reads. `against` compares with another model's scores.
+    that of inputs longer than the model reads; `megabytes` is what the weights take in memory in
+    this `precision`. `against` compares with another model's scores.
     """
 
     task: str
@@ -28,6 +29,8 @@ class Evaluation:
     hit_limit: float
     sources_cut: float
     tokens_per_second: float
+    precision: str
+    megabytes: float
     predictions: str | None = None
     against: dict[str, Any] = field(default_factory=dict)
     exit_code: int = 0
@@ -47,6 +50,13 @@ class Evaluation:
                 other = self.against["scores"][name]
                 line += f"   against {other:.2f} (p={self.against['p'][name]:.3f})"
             yield line
+        if self.against:
+            yield (
+                f"{self.precision}: {self.megabytes:.0f} MB, {self.tokens_per_second:.0f} tokens/s"
+                f" | {self.against['model']} in {self.against['precision']}: "
+                f"{self.against['megabytes']:.0f} MB, "
+                f"{self.against['tokens_per_second']:.0f} tokens/s"
+            )
         yield (
             f"{self.rows} rows, {self.skipped} skipped | {self.signature} | "
             f"{self.hit_limit:.1%} hit the length limit | {self.sources_cut:.1%} of sources longer "
@@ -62,6 +72,7 @@ def evaluate(
     model: str,
     out: str | Path | None = None,
     against: str | None = None,
+    against_precision: Literal["float32", "bfloat16", "int8"] | None = None,
     text: str | None = None,
     target: str | None = None,
     limit: int | None = None,
@@ -72,6 +83,7 @@ def evaluate(
     no_repeat_ngram_size: int | None = None,
     on_long: Literal["split", "cut"] = "split",
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     seed: int = 0,
     strict: bool = False,
 ) -> Evaluation:
@@ -89,6 +101,9 @@ def evaluate(
         Folder for predictions.jsonl and skipped.jsonl.
     against
         Another model, scored on the same rows and compared by a paired test.
+    against_precision
+        Arithmetic of the other model; alone, it compares the model with itself in that arithmetic
+        (size, speed and scores of int8 against float32, say).
     text
         Column of the input text, where its name is not one of the accepted ones.
     target
@@ -109,6 +124,8 @@ def evaluate(
         Inputs longer than the model reads: in windows, or cut.
     precision
         Arithmetic; auto is bfloat16 where the hardware has it.
+    device
+        Where to compute; auto is a GPU where there is one.
     seed
         Of the bootstrap and of sampling.
     strict
@@ -122,17 +139,20 @@ def evaluate(
         "length_penalty": length_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
     }
+    other = []
+    if against or against_precision:
+        other = [(against or model, against_precision or precision)]
     return score(
         task,
         Path(data),
-        models=[model, against] if against else [model],
+        contestants=[(model, precision), *other],
         out=None if out is None else Path(out),
         named={name: column for name, column in (("text", text), ("target", target)) if column},
         limit=limit,
         max_source=max_source,
         generation={name: value for name, value in options.items() if value is not None},
         on_long=on_long,
-        precision=precision,
+        device=device,
         seed=seed,
         strict=strict,
     )

@@ -71,6 +71,7 @@ def fit(
     weight_decay: float = 0.01,
     clip: float = 1.0,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     max_source: int | None = None,
     max_target: int | None = None,
     prefix: str | None = None,
@@ -128,6 +129,8 @@ def fit(
         Largest gradient norm; 0 for no clipping.
     precision
         Arithmetic of the forward and backward pass; weights stay float32.
+    device
+        Where to compute; auto is a GPU where there is one.
     max_source
         Longest input in tokens.
     max_target

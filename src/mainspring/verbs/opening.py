@@ -5,6 +5,8 @@ from typing import Any
 
 from mainspring import events
 from mainspring.checkpoints.bundle import Bundle, load
+from mainspring.compute.devices import choose_device
+from mainspring.compute.precision import prepare
 from mainspring.errors import BadOption
 from mainspring.formulations import Limits
 from mainspring.formulations.prediction import OnLong, Settings, generation_options
@@ -14,11 +16,13 @@ from mainspring.tasks.settings import settings_of
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint and how it is to be used for one task."""
+    """A checkpoint and how it is to be used for one task; `megabytes` are its weights in memory."""
 
     name: str
     bundle: Bundle
     settings: Settings
+    precision: str
+    megabytes: float
 
 
 def open_for(
@@ -28,6 +32,7 @@ def open_for(
     generation: dict[str, Any],
     on_long: OnLong,
     precision: str,
+    device: str,
 ) -> Opened:
     """Loads `model`, checks that it can do `task`, and prepares it for inference."""
     if max_source is not None and max_source < 4:
@@ -38,13 +43,8 @@ def open_for(
     found = settings_of(bundle, task)
     limits = Limits(max_source or found.limits.source, found.limits.target)
     options = generation_options(bundle.generation, limits, generation)
-    prepared = prepare_inference(bundle, precision)
-    events.note(f"{model}: {prepared}, reads {limits.source} tokens, prefix {found.prefix!r}")
-    return Opened(model, bundle, Settings(found.prefix, limits, options, on_long))
-
-
-def prepare_inference(bundle: Bundle, precision: str) -> str:
-    """Prepares the model in place and says how it computes."""
-    from mainspring.compute.precision import prepare
-
-    return prepare(bundle.model, precision).precision
+    bundle.model.to(choose_device(device))
+    prepared = prepare(bundle.model, precision)
+    events.note(f"{model}: reads {limits.source} tokens, prefix {found.prefix!r}")
+    settings = Settings(found.prefix, limits, options, on_long)
+    return Opened(model, bundle, settings, prepared.precision, prepared.bytes_after / 1e6)

@@ -34,6 +34,7 @@ def run(
     min_p: float | None = None,
     seed: int | None = None,
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     strict: bool = False,
 ) -> list[JSON_ROW]:
     """Apply a model to inputs.
@@ -85,6 +86,8 @@ def run(
         Of the drawing.
     precision
         Arithmetic; auto is bfloat16 where the hardware has it.
+    device
+        Where to compute; auto is a GPU where there is one.
     strict
         Stop at the first broken row instead of counting it.
     """
@@ -115,6 +118,7 @@ def run(
         max_source,
         {name: value for name, value in generation.items() if value is not None},
         precision,
+        device,
         strict,
     )
     rows = []

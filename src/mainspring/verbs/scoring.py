@@ -34,6 +34,8 @@ CHOOSE_TOKENS_FROM = 200  # rows
 class Tally:
     """What is kept of the predictions of one model."""
 
+    precision: str
+    megabytes: float
     rows: list[dict[str, float]] = field(default_factory=list)
     at_limit: int = 0
     cut: int = 0
@@ -49,6 +51,11 @@ class Tally:
     def column(self, name: str) -> list[float]:
         return [row[name] for row in self.rows]
 
+    @property
+    def speed(self) -> float:
+        """Generated tokens a second, reading and scoring included."""
+        return self.tokens / max(self.seconds, 1e-9)
+
     def means(self) -> dict[str, float]:
         return means(self.rows)
 
@@ -61,18 +68,18 @@ def score(
     task_name: str,
     data: Path,
     *,
-    models: list[str],
+    contestants: list[tuple[str, str]],
     out: Path | None,
     named: dict[str, str],
     limit: int | None,
     max_source: int | None,
     generation: dict[str, Any],
     on_long: OnLong,
-    precision: str,
+    device: str,
     seed: int,
     strict: bool,
 ) -> Evaluation:
-    """The `Evaluation` of the first of `models`, against the second where there is one."""
+    """The `Evaluation` of the first contestant (model, precision), against the second if any."""
     task: Task = registry.find("tasks", task_name)
     if task.metric is None:
         raise Mismatch(f"`{task.name}` has no metric on generated text; `fit` reports its loss")
@@ -85,8 +92,8 @@ def score(
     skipped = SkipLog(None if out is None else out / "skipped.jsonl", strict=strict)
     baseline: dict[str, list[dict[str, float]]] = {name: [] for name in task.metric.baselines}
     tallies = []
-    for number, name in enumerate(models):
-        opened = open_for(task, name, max_source, generation, on_long, precision)
+    for number, (name, precision) in enumerate(contestants):
+        opened = open_for(task, name, max_source, generation, on_long, precision, device)
         with skipped if number == 0 else SkipLog() as log:
             rows = islice(_examples(task, source, named, log), limit)
             file = None if out is None or number else out / "predictions.jsonl"
@@ -99,7 +106,10 @@ def score(
         other = tallies[1]
         tests = {n: compare(first.column(n), other.column(n), seed=seed) for n in names}
         against = {
-            "model": models[1],
+            "model": contestants[1][0],
+            "precision": other.precision,
+            "megabytes": round(other.megabytes, 1),
+            "tokens_per_second": round(other.speed, 1),
             "scores": other.means(),
             "difference": {n: round(test.mean, 4) for n, test in tests.items()},
             "interval": {n: (round(t.low, 4), round(t.high, 4)) for n, t in tests.items()},
@@ -108,7 +118,7 @@ def score(
     spread = {n: interval(first.column(n), seed=seed) for n in names}
     return Evaluation(
         task=task.name,
-        model=models[0],
+        model=contestants[0][0],
         rows=len(first.rows),
         skipped=skipped.total,
         scores=first.means(),
@@ -117,7 +127,9 @@ def score(
         signature=task.metric.signature(tokens),
         hit_limit=first.at_limit / len(first.rows),
         sources_cut=first.cut / len(first.rows),
-        tokens_per_second=round(first.tokens / max(first.seconds, 1e-9), 1),
+        tokens_per_second=round(first.speed, 1),
+        precision=first.precision,
+        megabytes=round(first.megabytes, 1),
         predictions=None if out is None else str(out / "predictions.jsonl"),
         against=against,
     )
@@ -160,7 +172,7 @@ def _scored(
 ) -> Tally:
     """Predicts and scores rows as they come; `baseline` is filled with the scores of baselines."""
     text, target = (field.name for field in task.fields[:2])
-    tally = Tally()
+    tally = Tally(opened.precision, opened.megabytes)
     for_model, for_score = tee(examples)
     show = partial(_show, opened.name)
     started = time.perf_counter()
