@@ -14,7 +14,7 @@ that a run which stops and goes on ends with the same bits as one that does not.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class BatchSource:
     seed: int
     accumulate: int = 1
     multiple: int = 16
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def batches(self, first: int) -> Iterator[list[tuple[int, ...]]]:
         """The row numbers of each micro-batch of each step, from step `first` on, for ever."""
