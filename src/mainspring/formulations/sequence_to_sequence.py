@@ -110,7 +110,7 @@ def vocabulary_nats(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -
     if type(head) is VocabularyHead and head.soft_cap is None:
         table = model.table(model.spec.decoder or model.spec.encoder)
         out = head.out if head.out is not None else table
-        if type(out) in (nn.Linear, nn.Embedding):
+        if out is not None and type(out) in (nn.Linear, nn.Embedding):
             x_BTD = head.norm(head.hidden(hidden_BTD))
             return token_nats(x_BTD, out.weight, labels_BT, bias_V=head.bias, scale=head.scale)
     logits_BTV = model.read("vocabulary", hidden_BTD).float()
