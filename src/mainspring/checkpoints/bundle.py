@@ -117,7 +117,9 @@ def load(name_or_folder: str | Path, *, dtype: torch.dtype | None = None) -> Bun
     config = read_config(folder)
     family = find_family(config, folder / CONFIG)
     with TensorFiles(weight_files(folder)) as files:
-        theirs = _without_repeats(files, family.aliases)
+        theirs = _without_repeats(
+            {family.canonical(name): files[name] for name in files}, family.aliases
+        )
         model = _build(family, config, theirs, folder / CONFIG)
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         ours = to_ours(
@@ -161,12 +163,14 @@ def new_bundle(size: str, tokenizer: Tokenizer, seed: int) -> Bundle:
     return Bundle(model.eval(), config, family, tokenizer, generation)
 
 
-def _without_repeats(files: Mapping[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:
+def _without_repeats(
+    tensors: Mapping[str, Tensor], aliases: Mapping[str, str]
+) -> dict[str, Tensor]:
     """The tensors, but those that repeat another bit for bit under one of its known other names."""
     return {
-        name: files[name]
-        for name in files
-        if aliases.get(name) not in files or not _equal(files[name], files[aliases[name]])
+        name: tensor
+        for name, tensor in tensors.items()
+        if aliases.get(name) not in tensors or not _equal(tensor, tensors[aliases[name]])
     }
 
 
