@@ -22,26 +22,9 @@ SIZE = {
 }
 
 WORDS = (
-    "river",
-    "mountain",
-    "bridge",
-    "quiet",
-    "early",
-    "market",
-    "window",
-    "garden",
-    "winter",
-    "painter",
-    "letter",
-    "morning",
-    "station",
-    "harbor",
-    "copper",
-    "silver",
-    "engine",
-    "doctor",
-    "teacher",
-    "village",
+    *("river", "mountain", "bridge", "quiet", "early", "market", "window"),
+    *("garden", "winter", "painter", "letter", "morning", "station", "harbor"),
+    *("copper", "silver", "engine", "doctor", "teacher", "village"),
 )
 
 # The program of a subprocess: the command line, with the nano size among those to train.

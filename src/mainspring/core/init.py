@@ -11,9 +11,12 @@ other layer's start.
 """
 
 import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mainspring import spec
 from mainspring.core.attention import CrossAttention, SelfAttention
@@ -57,12 +60,29 @@ def _special_deviations(model: Transformer) -> dict[str, float]:
     return deviations
 
 
+class _NoNormalValues(TorchFunctionMode):
+    """Leaves out the values that torch itself gives to tables: ours replace them, and on the meta
+    device drawing them makes torch import its compiler, which takes seconds."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.init.normal_:
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def build(model: spec.Model, seed: int | None = None) -> Transformer:
     """A new model in float32; with a `seed` its weights are drawn, without they are meta tensors.
 
     The meta device allocates nothing: use it to plan, or to load a checkpoint into.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _NoNormalValues():
         transformer = Transformer(model)
     if seed is None:
         return transformer
