@@ -104,8 +104,8 @@ class Transformer(nn.Module):
 
     def new_cache(self, capacity: int) -> Cache:
         """An empty cache for `capacity` decoder positions."""
-        assert self.spec.decoder is not None
-        return Cache(len(self.spec.decoder.layers), capacity)
+        assert self.decoder is not None
+        return self.decoder.new_cache(capacity)
 
     def forward(
         self,

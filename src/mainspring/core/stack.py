@@ -67,6 +67,10 @@ class Stack(nn.Module):
             if rotary is not None:
                 self.angles[_key(rotary)] = RotaryAngles(rotary, layer.attention.head_width)
 
+    def new_cache(self, capacity: int) -> Cache:
+        """An empty cache of the kind that these layers read."""
+        return Cache(len(self.layers), capacity)
+
     def forward(
         self,
         inputs: Tensor,

@@ -1,0 +1,183 @@
+"""Prepares a model for inference, from outside: narrow, packed and fused parts take the places of
+the core's. What comes out answers the same calls and cannot be trained or saved.
+
+    float32    the numbers of the core; fused projections and cheap steps
+    bfloat16   weights and products in bfloat16; residual stream, norms and softmax in float32
+    int8       what decoding reads at each step: weights in 8 bits with a scale per output,
+               activations in 8 bits with a scale per row; the rest as in bfloat16
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from mainspring import events, spec
+from mainspring.compute import packed
+from mainspring.compute.decoder import StepDecoder, fits
+from mainspring.compute.encoder import GroupedEncoder
+from mainspring.compute.hardware import Hardware, detect
+from mainspring.compute.norms import NarrowLayerNorm, NarrowRMSNorm, WideEmbedding
+from mainspring.compute.projections import (
+    Int8Projection,
+    JoinedGatedUp,
+    JoinedProjections,
+    Make,
+    PackedProjection,
+    PlainProjection,
+    ProjectedUp,
+    ProjectedVocabularyHead,
+    Projection,
+)
+from mainspring.compute.swap import place, swap
+from mainspring.core.attention import KeyValue, QueryKeyValue
+from mainspring.core.feed_forward import FeedForward, GatedUp, Up
+from mainspring.core.heads import VocabularyHead
+from mainspring.core.layer import PostNorm
+from mainspring.core.model import Transformer
+from mainspring.core.stack import Stack
+from mainspring.errors import BadOption
+
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+Precision = Literal["float32", "bfloat16", "int8"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model for inference only. Bytes are those of all weights, before and after."""
+
+    model: Transformer
+    precision: Precision
+    bytes_before: int
+    bytes_after: int
+
+    def describe(self) -> str:
+        """One line for a person."""
+        before, after = self.bytes_before / 1e6, self.bytes_after / 1e6
+        return f"{self.precision} inference: weights take {after:,.0f} MB (before: {before:,.0f})"
+
+
+def choose(precision: str, hardware: Hardware, device: torch.device) -> Precision:
+    """The precision meant by a name of `PRECISIONS`. BadOption names the nearest of them.
+
+    "auto" is bfloat16 where it is faster than float32, else float32. int8 is a choice of the user.
+    """
+    if precision not in PRECISIONS:
+        raise BadOption.unknown("precision", precision, PRECISIONS)
+    if precision != "auto":
+        return cast(Precision, precision)
+    fast = hardware.fast_bfloat16 if device.type == "cpu" else torch.cuda.is_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+@torch.no_grad()
+def prepare(
+    model: Transformer, precision: str = "auto", hardware: Hardware | None = None
+) -> Prepared:
+    """Changes `model`, in place, into one for inference.
+
+    The original weights are let go one by one, so that memory never holds two models. `hardware`
+    is what `hardware.detect` found unless given.
+    """
+    device = next(model.parameters()).device
+    hardware = hardware or detect()
+    chosen = choose(precision, hardware, device)
+    # Products over many rows at a time are bound by arithmetic, not by reading weights: where the
+    # CPU is quick at bfloat16, taking activations to 8 bits there costs more than it saves.
+    fast: Precision = "bfloat16" if chosen == "int8" and hardware.fast_bfloat16 else chosen
+    before = sum(p.numel() * p.element_size() for p in model.parameters())
+    model.eval()
+    dtype = torch.float32 if chosen == "float32" else torch.bfloat16
+    for name, head in model.heads.items():
+        if type(head) is VocabularyHead and chosen != "float32":
+            table = model.table(model.spec.decoder or model.spec.encoder)
+            make = _maker(chosen, device, by_row=True)
+            place(model, f"heads.{name}", ProjectedVocabularyHead(head, table, make, dtype))
+        else:
+            head.to(dtype)
+    for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
+        if isinstance(stack, Stack):
+            _prepare_stack(stack, chosen, fast, decodes=side == "decoder")
+    model.requires_grad_(False)
+    model.tables.to(dtype)
+    _replace_stacks(model, dtype)
+    done = Prepared(model, chosen, before, sum(_sizes(model)))
+    events.note(done.describe())
+    return done
+
+
+def _maker(precision: Precision, device: torch.device, *, by_row: bool) -> Make:
+    """What builds the projections of a part. `by_row`: it will also run on single rows."""
+    if precision == "float32":
+        return PlainProjection
+    if precision == "int8" and device.type == "cpu":
+        return partial(Int8Projection, by_row=by_row)
+    if device.type == "cpu" and packed.has_bfloat16():
+        return PackedProjection
+    return partial(PlainProjection, dtype=torch.bfloat16)
+
+
+def _prepare_stack(stack: Stack, precision: Precision, many: Precision, *, decodes: bool) -> None:
+    """Puts the parts for inference into `stack`; `many` is the precision for many rows at a time:
+    all of an encoder, and the memory's projections in a decoder."""
+    device = next(stack.parameters()).device
+    make = _maker(precision if decodes else many, device, by_row=decodes)
+    make_memory = _maker(many, device, by_row=False)
+    wide = _maker("bfloat16" if precision == "int8" else precision, device, by_row=False)
+    # A norm before a part feeds projections only; one after it is the residual stream itself.
+    narrow = precision != "float32" and not any(type(m) is PostNorm for m in stack.modules())
+    norm_dtype = torch.bfloat16 if narrow else torch.float32
+    sensitive = {
+        f"{name}.down"
+        for name, module in stack.named_modules()
+        if isinstance(module, FeedForward) and isinstance(module.expand, GatedUp)
+    }
+
+    def leaf(name: str, old: nn.Module) -> nn.Module:
+        match old:
+            case QueryKeyValue():
+                return JoinedProjections(old, make)
+            case KeyValue():
+                return JoinedProjections(old, make_memory)
+            case Up():
+                return ProjectedUp(old, make)
+            case GatedUp():
+                return JoinedGatedUp(old, make)
+            case nn.Linear():
+                # The gated network's hidden values have outliers that 8 bits cannot hold.
+                kind = wide if name in sensitive else make
+                return kind(old.weight, old.bias, None)
+            case nn.RMSNorm():
+                return NarrowRMSNorm(old, norm_dtype)
+            case nn.LayerNorm():
+                return NarrowLayerNorm(old, norm_dtype)
+        raise AssertionError(name)
+
+    kinds = (QueryKeyValue, KeyValue, Up, GatedUp, nn.Linear, nn.RMSNorm, nn.LayerNorm)
+    swap(stack, lambda name, module: type(module) in kinds, leaf, keep=False)
+    place(stack, "embedding", WideEmbedding(stack.embedding))
+
+
+def _replace_stacks(model: Transformer, dtype: torch.dtype) -> None:
+    encoder, decoder = model.spec.encoder, model.spec.decoder
+    reads_tokens = encoder is not None and isinstance(encoder.embedding, spec.TokenEmbedding)
+    if reads_tokens and isinstance(model.encoder, Stack):
+        place(model, "encoder", GroupedEncoder(model.encoder))
+    if decoder is not None and fits(decoder) and isinstance(model.decoder, Stack):
+        place(model, "decoder", StepDecoder(model.decoder, dtype))
+
+
+def _sizes(model: nn.Module) -> Iterator[int]:
+    """Bytes of each module's own weights, packed ones included; shared storages counted once."""
+    seen: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, Projection):
+            yield module.bytes()
+            continue
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if isinstance(tensor, Tensor) and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield tensor.numel() * tensor.element_size()

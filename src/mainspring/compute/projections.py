@@ -1,0 +1,244 @@
+"""Linear layers for inference: activation(x weightᵀ + bias), the weights in the narrow type.
+
+Each is built from a float32 weight, which may be several side by side: one product for queries,
+keys and values, one for gate and up. They hold buffers, not parameters: none can be trained.
+
+    PlainProjection   any type and device, by torch's own linear: the tested reference
+    PackedProjection  bfloat16 on a CPU, the weight laid out once for its matrix unit
+    Int8Projection    8-bit weights, one scale per output; 8-bit activations, one scale per row
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mainspring.compute import packed
+from mainspring.core.attention import KeyValue, QueryKeyValue
+from mainspring.core.feed_forward import GatedUp, Up
+from mainspring.core.heads import VocabularyHead
+
+Activation = Callable[[Tensor], Tensor]
+Make = Callable[..., "Projection"]
+"""make(weight_OI, bias_O or None, activation or None) -> a projection."""
+
+ROWS = 256  # rows quantised at a time: they stay in a core's cache
+LEVELS = 127.0  # the largest 8-bit magnitude used; -128 is left out, so that signs are alike
+
+
+class Projection(nn.Module):
+    """What the kinds share: the activation, which a kernel may have applied already."""
+
+    kernel_activations: ClassVar[dict[Activation, str]] = {}
+    dtype = torch.bfloat16
+
+    def __init__(self, activation: Activation | None):
+        super().__init__()
+        self.after = self.kernel_activations.get(activation, "none") if activation else "none"
+        self.activation = activation if self.after == "none" else None
+
+    def multiply(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.multiply(x if x.dtype is self.dtype else x.to(self.dtype))
+        return y if self.activation is None else self.activation(y)
+
+    def bytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        return sum(t.untyped_storage().nbytes() for t in self.buffers())
+
+
+class PlainProjection(Projection):
+    def __init__(
+        self,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        activation: Activation | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__(activation)
+        self.dtype = dtype
+        self.weight: Tensor
+        self.bias: Tensor | None
+        self.register_buffer("weight", weight_OI.detach().to(dtype))
+        self.register_buffer("bias", None if bias_O is None else bias_O.detach().to(dtype))
+
+    def multiply(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class PackedProjection(Projection):
+    kernel_activations: ClassVar[dict[Activation, str]] = {F.relu: "relu"}
+
+    def __init__(
+        self, weight_OI: Tensor, bias_O: Tensor | None, activation: Activation | None = None
+    ):
+        super().__init__(activation)
+        self.size = weight_OI.numel() * torch.bfloat16.itemsize
+        # The packed layout belongs to this CPU and cannot be saved: an attribute, not a buffer.
+        self.packed = packed.pack_bfloat16(weight_OI.detach().bfloat16())
+        self.bias: Tensor | None
+        self.register_buffer("bias", None if bias_O is None else bias_O.detach().bfloat16())
+
+    def multiply(self, x: Tensor) -> Tensor:
+        return packed.linear_bfloat16(x, self.packed, self.bias, self.after)
+
+    def bytes(self) -> int:
+        return self.size + super().bytes()
+
+
+def quantise_weight(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
+    """(int8 weight, float32 scale of each output): weight = int8 * scale, rounded to nearest."""
+    scale_O = weight_OI.detach().float().abs().amax(1).clamp(min=1e-12) / LEVELS
+    return (weight_OI.detach() / scale_O[:, None]).round().to(torch.int8), scale_O
+
+
+def quantise_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:
+    """(int8 x, bfloat16 scale N1 of each row). Scales are rounded first, and then used as they are:
+    the rounding costs nothing but a level at the rim, which is clipped."""
+    scale_N1 = (x_NI.abs().amax(1, keepdim=True).float() / LEVELS).clamp_(min=1e-12).bfloat16()
+    return (x_NI / scale_N1.float()).round_().clamp_(-LEVELS, LEVELS).to(torch.int8), scale_N1
+
+
+class Int8Projection(Projection):
+    """`by_row` keeps a second layout of the weight, for the operator that is fastest at one row."""
+
+    kernel_activations: ClassVar[dict[Activation, str]] = {F.relu: "relu"}
+
+    def __init__(
+        self,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        activation: Activation | None = None,
+        *,
+        by_row: bool = False,
+    ):
+        super().__init__(activation)
+        weight, scale = quantise_weight(weight_OI)
+        self.out, self.size = len(weight), weight.numel()
+        self.by_row = by_row and bias_O is None and packed.has_int8_row()
+        self.packed = packed.pack_int8(weight) if packed.has_int8() else None
+        self.weight: Tensor | None
+        self.scale: Tensor
+        self.scale_16: Tensor
+        self.zeros: Tensor
+        self.bias: Tensor | None
+        keeps = self.by_row or self.packed is None
+        self.register_buffer("weight", weight if keeps else None)
+        self.register_buffer("scale", scale)
+        self.register_buffer("scale_16", scale.bfloat16())
+        self.register_buffer("zeros", torch.zeros(self.out, dtype=torch.int32))
+        self.register_buffer("bias", None if bias_O is None else bias_O.detach().bfloat16())
+
+    def multiply(self, x: Tensor) -> Tensor:
+        x_NI = x.reshape(-1, x.shape[-1])
+        if self.by_row and len(x_NI) == 1:
+            assert self.weight is not None
+            y_NO = packed.row_int8(x_NI, self.weight, self.scale_16)
+            y_NO = y_NO.relu_() if self.after == "relu" else y_NO
+        elif len(x_NI) <= ROWS:
+            y_NO = self._rows(x_NI)
+        else:
+            y_NO = torch.cat([self._rows(part) for part in x_NI.split(ROWS)])
+        return y_NO.view(*x.shape[:-1], self.out)
+
+    def _rows(self, x_NI: Tensor) -> Tensor:
+        if self.packed is None:
+            assert self.weight is not None
+            y_NO = F.linear(x_NI, self.weight.to(x_NI.dtype)).mul_(self.scale)
+        else:
+            x_int8, scale_N1 = quantise_rows(x_NI)
+            after = self.after if self.bias is None else "none"
+            y_NO = packed.linear_int8(x_int8, self.packed, self.scale, self.zeros, None, after)
+            y_NO.mul_(scale_N1)
+            if self.bias is None:
+                return y_NO
+        if self.bias is not None:
+            y_NO += self.bias
+        return y_NO.relu_() if self.after == "relu" else y_NO
+
+    def bytes(self) -> int:
+        return (self.size if self.packed is not None else 0) + super().bytes()
+
+
+# -- in the places of the core's small modules --------------------------------------------------
+
+
+def _joined(make: Make, leaves: Sequence[Any], activation: Activation | None = None) -> Projection:
+    """One projection of several linear leaves, their outputs side by side."""
+    weight = torch.cat([leaf.weight.detach() for leaf in leaves])
+    bias = None
+    if any(leaf.bias is not None for leaf in leaves):
+        none = [weight.new_zeros(leaf.out_features) for leaf in leaves]
+        parts = zip(leaves, none, strict=True)
+        bias = torch.cat([zero if leaf.bias is None else leaf.bias for leaf, zero in parts])
+    return make(weight, bias, activation)
+
+
+class JoinedProjections(nn.Module):
+    """In the place of `QueryKeyValue` or `KeyValue`: one product for all."""
+
+    def __init__(self, old: QueryKeyValue | KeyValue, make: Make):
+        super().__init__()
+        leaves: list[Any] = list(old.children())
+        self.sizes = [leaf.out_features for leaf in leaves]
+        self.joined = _joined(make, leaves)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.joined(x).split(self.sizes, -1)
+
+
+class ProjectedUp(nn.Module):
+    """In the place of `Up`: the activation in the product's kernel where it can be."""
+
+    def __init__(self, old: Up, make: Make):
+        super().__init__()
+        self.up = _joined(make, [old.up], old.activation)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.up(x_BTD)
+
+
+class JoinedGatedUp(nn.Module):
+    """In the place of `GatedUp`: one product for both."""
+
+    def __init__(self, old: GatedUp, make: Make):
+        super().__init__()
+        self.activation = old.activation
+        self.joined = _joined(make, [old.gate, old.up])
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gate, up = self.joined(x_BTD).chunk(2, -1)
+        return self.activation(gate) * up
+
+
+class ProjectedVocabularyHead(nn.Module):
+    """In the place of `VocabularyHead`: it owns a packed copy of a tied table, `scale` included."""
+
+    def __init__(
+        self, old: VocabularyHead, table: nn.Embedding | None, make: Make, dtype: torch.dtype
+    ):
+        super().__init__()
+        self.hidden, self.norm = old.hidden.to(dtype), old.norm.to(dtype)
+        self.bias, self.soft_cap = old.bias, old.soft_cap
+        if old.out is None:
+            assert table is not None
+            weight = table.weight.detach()
+        else:
+            weight = old.out.weight.detach()
+        # The scale of T5's hidden states is taken into the weight: one pass less at each step.
+        self.out = make(weight if old.scale == 1.0 else weight * old.scale, None, None)
+
+    def forward(
+        self, x_BTD: Tensor, table: nn.Embedding | None, keep_BT: Tensor | None = None
+    ) -> Tensor:
+        logits_BTV = self.out(self.norm(self.hidden(x_BTD)))
+        if self.bias is not None:
+            logits_BTV = logits_BTV + self.bias
+        if self.soft_cap is not None:
+            logits_BTV = self.soft_cap * torch.tanh(logits_BTV / self.soft_cap)
+        return logits_BTV
