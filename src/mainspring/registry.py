@@ -20,6 +20,16 @@ TASKS = {
 FAMILIES = {
     "t5": "mainspring.families.t5:FAMILY",
     "bert": "mainspring.families.bert:FAMILY",
+    "roberta": "mainspring.families.roberta:FAMILY",
+    "distilbert": "mainspring.families.distilbert:FAMILY",
+    "gpt2": "mainspring.families.gpt2:FAMILY",
+    "llama": "mainspring.families.llama:FAMILY",
+    "gemma": "mainspring.families.gemma:FAMILY",
+    "bart": "mainspring.families.bart:FAMILY",
+    "vit": "mainspring.families.vit:FAMILY",
+    "deit": "mainspring.families.vit:DEIT",
+    "yolos": "mainspring.families.vit:YOLOS",
+    "whisper": "mainspring.families.whisper:FAMILY",
 }
 
 BUILT_IN = {"tasks": TASKS, "families": FAMILIES}

@@ -230,7 +230,8 @@ class PatchEmbedding:
 
     `patch` is the side in pixels; `rows` and `columns` count the patches of an image of the size
     that the learned positions are for (others get resized positions). `before` and `after` count
-    the learned tokens placed around the patches.
+    the learned tokens placed around the patches. `every_layer` adds positions, of its own each
+    time, after all layers but the last too (YOLOS, Fang et al., 2021).
     """
 
     patch: int
@@ -239,6 +240,7 @@ class PatchEmbedding:
     columns: int
     before: int = 1
     after: int = 0
+    every_layer: bool = False
 
 
 @dataclass(frozen=True)

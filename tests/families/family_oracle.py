@@ -113,11 +113,14 @@ def twins(cls: str, config: Any, seed: int = 0):
         opened, report = getattr(transformers, cls).from_pretrained(
             second, output_loading_info=True
         )
-        assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys"))
+        # Tables of fixed sines are made, not read, where a file has none.
+        missing = {name for name in report["missing_keys"] if "embed_positions" not in name}
+        assert not missing and not report["unexpected_keys"]
         there = opened.state_dict()
         for name, tensor in theirs.state_dict().items():
-            if not any(row in name for row in ("position_embeddings", "embed_positions")):
-                torch.testing.assert_close(there[name], tensor, rtol=0, atol=1e-7, msg=name)
+            positions = "position_embeddings.weight" in name or "embed_positions" in name
+            rows = slice(2 if positions else 0, None)  # rows for padding are not kept
+            torch.testing.assert_close(there[name][rows], tensor[rows], rtol=0, atol=1e-7, msg=name)
 
 
 def padded_rows(

@@ -37,19 +37,26 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         size = embedding.patch
         self.project = nn.Conv2d(embedding.channels, width, size, size)
-        self.before = nn.Parameter(torch.zeros(embedding.before, width))
-        self.after = nn.Parameter(torch.zeros(embedding.after, width))
+        self.before, self.after = (
+            nn.Parameter(torch.zeros(tokens, width)) if tokens else None
+            for tokens in (embedding.before, embedding.after)
+        )
         self.positions = GridPositions(embedding, width)
 
     def forward(
         self, pixels: Tensor, table: nn.Embedding | None = None, types_BT: Tensor | None = None
     ) -> Tensor:
-        """Vectors BTD from pixels of shape (batch, channels, height, width)."""
-        patches = self.project(pixels)
-        batch, _, rows, columns = patches.shape
-        before, after = (part.expand(batch, -1, -1) for part in (self.before, self.after))
-        x_BTD = torch.cat([before, patches.flatten(2).transpose(1, 2), after], 1)
-        return self.positions(x_BTD, rows, columns)
+        """Vectors BTD from pixels of shape (batch, channels, height, width).
+
+        What is left of a patch at the right and bottom edge is not seen.
+        """
+        patches_BTD = self.project(pixels).flatten(2).transpose(1, 2)
+        before, after = (
+            [] if tokens is None else [tokens.expand(len(pixels), -1, -1)]
+            for tokens in (self.before, self.after)
+        )
+        x_BTD = torch.cat([*before, patches_BTD, *after], 1)
+        return self.positions(x_BTD, pixels)
 
 
 class AudioEmbedding(nn.Module):

@@ -62,16 +62,18 @@ class GridPositions(nn.Module):
 
     def __init__(self, embedding: spec.PatchEmbedding, width: int):
         super().__init__()
-        self.grid = embedding.rows, embedding.columns
+        self.patch, self.grid = embedding.patch, (embedding.rows, embedding.columns)
         self.parts = embedding.before, embedding.rows * embedding.columns, embedding.after
         self.table = nn.Embedding(sum(self.parts), width)
 
-    def forward(self, x_BTD: Tensor, rows: int, columns: int) -> Tensor:
-        if (rows, columns) == self.grid:
+    def forward(self, x_BTD: Tensor, pixels: Tensor) -> Tensor:
+        """`pixels` (batch, channels, height, width) are the image that `x_BTD` was made of."""
+        grid = pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch
+        if grid == self.grid:
             return x_BTD + self.table.weight
         before_TD, patches_TD, after_TD = self.table.weight.split(self.parts)
         patches = patches_TD.T.unflatten(1, self.grid)[None]
-        patches = F.interpolate(patches, (rows, columns), mode="bicubic", align_corners=False)
+        patches = F.interpolate(patches, grid, mode="bicubic", align_corners=False)
         return x_BTD + torch.cat([before_TD, patches[0].flatten(1).T, after_TD])
 
 

@@ -12,6 +12,7 @@ from mainspring.core.layer import Layer
 from mainspring.core.masks import AttentionMask
 from mainspring.core.norms import build_optional_norm
 from mainspring.core.positions import (
+    GridPositions,
     LearnedPositions,
     RelativePositionBias,
     RotaryAngles,
@@ -37,6 +38,15 @@ def build_counting(stack: spec.Stack) -> Callable[[Tensor, Tensor | None], Tenso
     return count_all
 
 
+def build_layer_positions(stack: spec.Stack) -> nn.ModuleList:
+    """Positions to add after each layer but the last, where the embedding asks for them."""
+    modules = nn.ModuleList()
+    match stack.embedding:
+        case spec.PatchEmbedding(every_layer=True) as embedding:
+            modules += [GridPositions(embedding, stack.width) for _ in stack.layers[1:]]
+    return modules
+
+
 def build_position_bias(stack: spec.Stack) -> nn.Module | None:
     match stack.positions:
         case spec.RelativeBias() as bias:
@@ -56,6 +66,7 @@ class Stack(nn.Module):
         self.embedding_norm = build_optional_norm(stack.embedding_norm, stack.width)
         self.dropout = nn.Dropout(stack.dropout)
         self.layers = nn.ModuleList(Layer(layer, stack.width) for layer in stack.layers)
+        self.layer_positions = build_layer_positions(stack)
         self.final_norm = build_optional_norm(stack.final_norm, stack.width)
         self.final_dropout = nn.Dropout(stack.final_dropout)
         # Layers that turn alike share their angles, layers that see alike share their mask.
@@ -127,6 +138,8 @@ class Stack(nn.Module):
                 memory_mask,
                 None if cache is None else cache.layers[i],
             )
+            if i < len(self.layer_positions):
+                x_BTD = self.layer_positions[i](x_BTD, inputs)
         return self.final_dropout(self.final_norm(x_BTD))
 
 

@@ -26,7 +26,7 @@ KEYS = Keys(
         }
     },
     # Sinusoidal position vectors are stored like learned ones.
-    harmless=words("sinusoidal_pos_embds"),
+    harmless=words("sinusoidal_pos_embds tie_weights_"),
 )
 NORM = spec.LayerNorm(1e-12)
 

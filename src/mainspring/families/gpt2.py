@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 
 from mainspring import spec
 from mainspring.families import Config, Family
-from mainspring.families.heads import Stored, saved_config
+from mainspring.families.heads import Stored, find_heads, saved_config
 from mainspring.families.keys import Keys, activation, check_divides, labels, words
 from mainspring.families.layout import norm, norms
 from mainspring.weights.maps import Ignored, Joined, Pair, Transposed, same
@@ -86,13 +86,11 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
         spec.LayerNorm(c["layer_norm_epsilon"]),
         dropout=c["embd_pdrop"],
     )
-    if "lm_head.weight" in names:
-        vocabulary = spec.VocabularyHead(c["vocab_size"], tied=False)
-        return spec.Model(decoder=decoder, heads=(("vocabulary", vocabulary),))
-    # Without a class head the tied one is there, whether the file says so or not.
-    classifies = (config.get("architectures") or ("",))[0].endswith(HEADS["classes"].classes)
-    name = "classes" if "score.weight" in names or not names and classifies else "vocabulary"
-    return spec.Model(decoder=decoder, heads=((name, head(name, config)),))
+    if "classes" in find_heads(config, names, HEADS):
+        return spec.Model(decoder=decoder, heads=(("classes", head("classes", config)),))
+    # A tied head is there whether the files say so or not.
+    vocabulary = spec.VocabularyHead(c["vocab_size"], tied="lm_head.weight" not in names)
+    return spec.Model(decoder=decoder, heads=(("vocabulary", vocabulary),))
 
 
 def pairs(model: spec.Model) -> Iterator[Pair]:
@@ -114,8 +112,8 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
             yield same(f"{ours}.{mine}.bias", f"{theirs}.{name}.bias")
         for mine, kind in norms(layer):
             yield from norm(kind, f"{ours}.{mine}", f"{theirs}.{NORMS[mine]}")
-    for name, kind in model.heads:
-        if not isinstance(kind, spec.VocabularyHead) or not kind.tied:
+    for name, reader in model.heads:
+        if not isinstance(reader, spec.VocabularyHead) or not reader.tied:
             yield same(f"heads.{name}.out.weight", HEADS[name].marker)
 
 

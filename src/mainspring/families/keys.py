@@ -120,10 +120,10 @@ def activation(config: Config, key: str) -> spec.Activation:
     return ACTIVATIONS[name]
 
 
-def labels(config: Config) -> int:
-    """The number of labels of a classifier: as many as have names, and two where none have."""
+def labels(config: Config, default: int = 2) -> int:
+    """The number of labels of a classifier: as many as have names."""
     names = config.get("id2label")
-    return len(names) if names else int(config.get("num_labels") or 2)
+    return len(names) if names else int(config.get("num_labels") or default)
 
 
 def check_divides(config: Config, width: str, heads: str) -> int:

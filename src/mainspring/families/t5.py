@@ -11,6 +11,7 @@ from typing import Any
 from mainspring import spec
 from mainspring.errors import BadOption
 from mainspring.families import Config, Family
+from mainspring.families.keys import Keys, words
 from mainspring.weights.maps import Ignored, Pair, same
 
 ACTIVATIONS: dict[str, spec.Activation] = {
@@ -19,10 +20,23 @@ ACTIVATIONS: dict[str, spec.Activation] = {
     "gelu_new": "gelu_tanh",
     "silu": "silu",
 }
+_KEYS: Config = dict.fromkeys(
+    words(
+        "vocab_size d_model d_kv d_ff num_layers num_decoder_layers num_heads dropout_rate "
+        "relative_attention_num_buckets relative_attention_max_distance layer_norm_epsilon "
+        "feed_forward_proj dense_act_fn scale_decoder_outputs tie_word_embeddings"
+    )
+)
+KEYS = Keys(
+    defaults={"t5": _KEYS, "mt5": _KEYS},
+    # `is_gated_act` repeats `feed_forward_proj`; the length of the inputs is not bound.
+    harmless=words("is_gated_act n_positions classifier_dropout"),
+)
 
 
 def model_spec(config: Config, names: Collection[str]) -> spec.Model:
     """The spec of a T5 `config.json`. `names` are the tensors its files hold."""
+    KEYS.read(config)
     kind = config.get("feed_forward_proj", "relu")
     gated, activation = kind.startswith("gated-"), kind.removeprefix("gated-")
     if kind == "gated-gelu":  # by T5's convention this name means the tanh form
@@ -141,6 +155,16 @@ def _size(depth: int, width: int, heads: int, feed_forward: int) -> dict[str, An
     }
 
 
+EXAMPLE: Config = {
+    "vocab_size": 40,
+    "d_model": 24,
+    "d_kv": 5,
+    "d_ff": 32,
+    "num_heads": 3,
+    "num_layers": 2,
+    "num_decoder_layers": 1,
+}
+
 FAMILY = Family(
     name="t5",
     model_types=("t5", "mt5"),
@@ -158,6 +182,10 @@ FAMILY = Family(
             "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
             "left over from early checkpoints; cross-attention has no position bias",
         ),
+    ),
+    examples=(
+        {**EXAMPLE, "model_type": "t5", "relative_attention_num_buckets": 8},
+        {**EXAMPLE, "model_type": "mt5", "feed_forward_proj": "gated-gelu"},
     ),
     # Tiny and mini: Tay et al., "Scale Efficiently", 2021; the others: Raffel et al., 2020.
     sizes={

@@ -106,6 +106,21 @@ class LeadingAxis:
 
 
 @dataclass(frozen=True)
+class Stacked:
+    """Several of ours stored as one, each with an axis of size 1 before its own, along a new first
+    axis."""
+
+    def take(self, *theirs: "Tensor") -> "tuple[Tensor, ...]":
+        (whole,) = theirs
+        return tuple(whole[:, 0])
+
+    def give(self, *ours: "Tensor") -> "tuple[Tensor, ...]":
+        import torch
+
+        return (torch.stack(ours)[:, None],)
+
+
+@dataclass(frozen=True)
 class Shifted:
     """Stored as the difference from `by`. Computed in float32: exact to its last digit, which is
     finer than any half precision the difference was stored in."""

@@ -1,0 +1,77 @@
+"""Gemma 1 to 3 against `transformers`."""
+
+import torch
+from family_oracle import CLOSE, assert_same, lean, padded_rows, stepwise, twins
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import CONFIG_MAPPING
+
+from mainspring.families.gemma import EXAMPLE, FAMILY
+
+CLASSES = {
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+}
+options = st.fixed_dictionaries(
+    {
+        "num_hidden_layers": st.sampled_from((1, 3)),
+        "num_key_value_heads": st.sampled_from((1, 4)),
+        "attention_bias": st.booleans(),
+        "sliding_window": st.sampled_from((1, 5, 64)),
+        "query_pre_attn_scalar": st.sampled_from((4, 9)),
+        "final_logit_softcapping": st.sampled_from((None, 2.0)),
+        "attn_logit_softcapping": st.sampled_from((None, 1.5)),
+        "sliding_window_pattern": st.sampled_from((2, 3)),
+        "rope_scaling": st.sampled_from((None, {"rope_type": "linear", "factor": 4.0})),
+    }
+)
+ONLY = {
+    "gemma": ("num_hidden_layers", "num_key_value_heads", "attention_bias"),
+    "gemma3_text": (
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "attention_bias",
+        "sliding_window",
+        "query_pre_attn_scalar",
+        "final_logit_softcapping",
+        "sliding_window_pattern",
+        "rope_scaling",
+    ),
+    "gemma2": (
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "attention_bias",
+        "sliding_window",
+        "query_pre_attn_scalar",
+        "final_logit_softcapping",
+        "attn_logit_softcapping",
+    ),
+}
+
+
+@lean
+@given(st.sampled_from(sorted(CLASSES)), options)
+def test_logits_equal_those_of_transformers(kind, more):
+    more = {key: value for key, value in more.items() if key in ONLY[kind]}
+    config = CONFIG_MAPPING[kind](
+        vocab_size=40,
+        hidden_size=24,
+        num_attention_heads=4,
+        head_dim=6,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        **more,
+    )
+    ids, mask = padded_rows(40, 18, 0)
+    with twins(CLASSES[kind], config) as pair:
+        plain = pair.ours(ids).logits
+        assert_same(plain, pair.theirs(ids).logits)
+        assert_same(pair.ours(ids, mask).logits, pair.theirs(ids, mask).logits, mask)
+        torch.testing.assert_close(stepwise(pair.ours, ids), plain, **CLOSE)
+
+
+def test_the_first_files_say_gelu_and_mean_its_tanh_form():
+    plain = FAMILY.spec({**EXAMPLE, "model_type": "gemma"}, ())
+    older = {"hidden_act": "gelu", "hidden_activation": None}
+    assert FAMILY.spec({**EXAMPLE, "model_type": "gemma", **older}, ()) == plain

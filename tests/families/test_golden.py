@@ -1,0 +1,55 @@
+"""Tensor names and shapes of real checkpoints, without their weights: all are accounted for."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from family_oracle import family_of
+
+from mainspring import registry
+from mainspring.core.init import build
+from mainspring.weights.maps import is_ignored, to_ours, to_theirs
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+RECORDS = {
+    record["checkpoint"]: record
+    for file in sorted(GOLDEN.glob("*.json"))
+    for record in json.loads(file.read_text())
+}
+
+
+def tensors(record: dict) -> dict[str, torch.Tensor]:
+    """The checkpoint's tensors on the meta device; "{0-11}" in a name stands for twelve."""
+    found = {}
+    for name, shape in record["tensors"].items():
+        several = re.search(r"\{0-(\d+)\}", name)
+        numbers = range(int(several[1]) + 1) if several else (0,)
+        for i in numbers:
+            full = re.sub(r"\{.*\}", str(i), name)
+            found[full] = torch.empty(shape, device="meta")
+    return found
+
+
+def test_every_family_has_a_checkpoint():
+    types = {record["config"]["model_type"] for record in RECORDS.values()}
+    for name in registry.names("families"):
+        assert types & set(registry.find("families", name).model_types)
+
+
+@pytest.mark.parametrize("checkpoint", RECORDS)
+def test_all_tensors_of_a_real_checkpoint_are_accounted_for(checkpoint):
+    record = RECORDS[checkpoint]
+    config, stored = record["config"], tensors(record)
+    family = family_of(config["model_type"])
+    named = {family.canonical(name): tensor for name, tensor in stored.items()}
+    model = build(family.spec(config, named.keys()))
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    ours = to_ours(family.pairs(model.spec), named, expected, family.ignored)
+    saved = to_theirs(family.pairs(model.spec), ours)
+    assert {name: saved[name].shape for name in saved} == {
+        name: tensor.shape
+        for name, tensor in named.items()
+        if name in saved or not is_ignored(name, family.ignored)
+    }

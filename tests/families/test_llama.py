@@ -1,0 +1,126 @@
+"""The Llama line against `transformers`."""
+
+import pytest
+import torch
+import transformers
+from family_oracle import CLOSE, assert_same, lean, padded_rows, stepwise, twins
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mainspring.errors import BadOption
+from mainspring.families.llama import EXAMPLE, FAMILY
+
+SCALINGS = {
+    "default": {},
+    "linear": {"factor": 2.5},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 8},
+    "yarn all": {
+        "factor": 4.0,
+        "original_max_position_embeddings": 8,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.2,
+        "beta_fast": 20.0,
+        "beta_slow": 0.5,
+        "truncate": False,
+    },
+}
+TYPES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+shapes = st.fixed_dictionaries(
+    {
+        "num_hidden_layers": st.sampled_from((1, 3)),
+        "num_key_value_heads": st.sampled_from((1, 2, 4)),
+        "tie_word_embeddings": st.booleans(),
+        "head_dim": st.sampled_from((6, 10)),
+        "hidden_act": st.sampled_from(("silu", "gelu")),
+    }
+)
+
+
+def rope(name: str, theta: float = 10_000.0) -> dict:
+    return {"rope_type": name.split()[0], "rope_theta": theta, **SCALINGS[name]}
+
+
+def check(cls: str, config) -> None:
+    """Logits in one pass, with padding, and step by step."""
+    ids, mask = padded_rows(40, 18, 0)
+    with twins(cls, config) as pair:
+        plain = pair.ours(ids).logits
+        assert_same(plain, pair.theirs(ids).logits)
+        assert_same(pair.ours(ids, mask).logits, pair.theirs(ids, mask).logits, mask)
+        torch.testing.assert_close(stepwise(pair.ours, ids), plain, **CLOSE)
+
+
+def small(kind: str, **more):
+    config = transformers.CONFIG_MAPPING[kind]
+    return config(
+        vocab_size=40,
+        hidden_size=24,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        **more,
+    )
+
+
+@lean
+@given(st.sampled_from(sorted(SCALINGS)), st.booleans(), st.booleans(), shapes)
+def test_llama_equals_transformers(scaling, attention_bias, mlp_bias, more):
+    more |= {"attention_bias": attention_bias, "mlp_bias": mlp_bias}
+    check("LlamaForCausalLM", small("llama", rope_parameters=rope(scaling, 500.0), **more))
+
+
+@lean
+@given(st.sampled_from(("mistral", "qwen2", "qwen3")), st.sampled_from((None, 1, 4)), shapes)
+def test_windows_biases_and_head_norms_equal_transformers(kind, window, more):
+    more["sliding_window"] = window
+    if kind != "mistral":
+        more |= {"use_sliding_window": window is not None, "max_window_layers": 1}
+    if kind == "qwen2":
+        del more["head_dim"]
+    check(f"{TYPES[kind]}ForCausalLM", small(kind, **more))
+
+
+def test_layers_without_rotary_positions_equal_transformers():
+    more = {"num_key_value_heads": 2, "no_rope_layer_interval": 2, "pad_token_id": 0}
+    config = small("smollm3", num_hidden_layers=3, **more)
+    check("SmolLM3ForCausalLM", config)
+
+
+def test_classes_are_read_at_the_last_real_token():
+    ids, mask = padded_rows(40, 9, 0)
+    config = small("llama", num_hidden_layers=1, num_key_value_heads=2, pad_token_id=0)
+    with twins("LlamaForSequenceClassification", config) as pair:
+        assert_same(pair.ours(ids, mask).logits[:3], pair.theirs(ids, mask).logits[:3])
+
+
+def test_the_older_way_to_state_rotary_positions_means_the_same():
+    old = {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    new = {"rope_parameters": {"rope_theta": 500.0, "rope_type": "linear", "factor": 2.0}}
+    llama = {**EXAMPLE, "model_type": "llama"}
+    assert FAMILY.spec({**llama, **old}, ()) == FAMILY.spec({**llama, **new}, ())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope_scaling", {"rope_type": "dynamic", "factor": 2.0}),
+        ("rope_scaling", {"rope_type": "longrope", "factor": 2.0}),
+        ("rope_scaling", {"rope_type": "linear", "factor": 2.0, "faktor": 3.0}),
+        ("rope_scaling", {"rope_type": "linear"}),
+        ("partial_rotary_factor", 0.5),
+        ("layer_types", ["full_attention", "chunked_attention"]),
+        ("use_mrope", True),
+        ("num_experts", 8),
+    ],
+)
+def test_what_is_not_supported_is_an_error(key, value):
+    with pytest.raises(BadOption) as error:
+        FAMILY.spec({**EXAMPLE, "model_type": "qwen2", key: value}, ())
+    wanted = "rotary" if key == "rope_scaling" else key
+    assert wanted in str(error.value)
