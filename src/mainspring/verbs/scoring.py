@@ -24,7 +24,7 @@ from mainspring.formulations.prediction import OnLong, Prediction, predict
 from mainspring.metrics import Metric
 from mainspring.metrics.intervals import compare, interval
 from mainspring.tasks import Task
-from mainspring.verbs.evaluate import Evaluation
+from mainspring.verbs.evaluation import Evaluation
 from mainspring.verbs.opening import Opened, open_for
 
 CHOOSE_TOKENS_FROM = 200  # rows

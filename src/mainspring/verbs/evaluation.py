@@ -1,0 +1,63 @@
+"""What `evaluate` returns."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model does on some rows.
+
+    `scores` are means over the rows, 0..100 for ROUGE; `interval` is the 95 % bootstrap interval
+    of each; `baseline` what predictions without a model reach; `signature` says exactly what was
+    computed. `hit_limit` is the share of outputs that ended at the length limit, `sources_cut`
+    that of inputs longer than the model reads; `megabytes` is what the weights take in memory in
+    this `precision`. `against` compares with another model's scores.
+    """
+
+    task: str
+    model: str
+    rows: int
+    skipped: int
+    scores: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+    baseline: dict[str, dict[str, float]]
+    signature: str
+    hit_limit: float
+    sources_cut: float
+    tokens_per_second: float
+    precision: str
+    megabytes: float
+    predictions: str | None = None
+    against: dict[str, Any] = field(default_factory=dict)
+    exit_code: int = 0
+
+    def lines(self, as_json: bool) -> Iterator[str]:
+        if as_json:
+            shown = asdict(self)
+            shown.pop("exit_code")
+            yield json.dumps(shown, ensure_ascii=False)
+            return
+        for name, value in self.scores.items():
+            low, high = self.interval[name]
+            line = f"{name:10} {value:6.2f}  [{low:.2f}, {high:.2f}]"
+            for base, scores in self.baseline.items():
+                line += f"   {base} {scores[name]:.2f}"
+            if self.against:
+                other = self.against["scores"][name]
+                line += f"   against {other:.2f} (p={self.against['p'][name]:.3f})"
+            yield line
+        if self.against:
+            yield (
+                f"{self.precision}: {self.megabytes:.0f} MB, {self.tokens_per_second:.0f} tokens/s"
+                f" | {self.against['model']} in {self.against['precision']}: "
+                f"{self.against['megabytes']:.0f} MB, "
+                f"{self.against['tokens_per_second']:.0f} tokens/s"
+            )
+        yield (
+            f"{self.rows} rows, {self.skipped} skipped | {self.signature} | "
+            f"{self.hit_limit:.1%} hit the length limit | {self.sources_cut:.1%} of sources longer "
+            f"than the model reads | {self.tokens_per_second:.0f} tokens/s"
+        )
