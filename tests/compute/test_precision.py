@@ -1,14 +1,16 @@
 """Prepared models against the core in float32."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from inference_models import decoder_only, encoder_decoder
 from torch import Tensor
 
+from mainspring import spec
 from mainspring.compute import packed
-from mainspring.compute.decoder import StackedCache, StepDecoder
+from mainspring.compute.decoder import StackedCache, StepDecoder, fits
 from mainspring.compute.hardware import Hardware
 from mainspring.compute.precision import PRECISIONS, choose, prepare
 from mainspring.compute.projections import Int8Projection, PackedProjection, PlainProjection
@@ -139,6 +141,22 @@ def test_generation_gives_the_same_tokens(beams: int) -> None:
     expected = generate(reference, ids, keep.long(), options).sequences
     model = prepare(copy.deepcopy(reference), "float32").model
     assert torch.equal(generate(model, ids, keep.long(), options).sequences, expected)
+
+
+def test_the_step_knows_its_limits() -> None:
+    stack = encoder_decoder().spec.decoder
+    layer = stack.layers[0]
+    assert fits(stack) and fits(decoder_only().spec.decoder)
+    rotary = replace(layer.attention, rotary=spec.Rotary())
+    shared = replace(layer.attention, key_value_heads=2)
+    for other in (
+        replace(layer, attention=rotary),
+        replace(layer, attention=shared),
+        replace(layer, mask=spec.SlidingWindow(4)),
+        replace(layer, norm_placement="sandwich"),
+    ):
+        assert not fits(replace(stack, layers=(layer, other)))
+    assert not fits(replace(stack, embedding_norm=spec.RMSNorm()))
 
 
 def test_layers_that_the_step_does_not_know_keep_the_core_stack() -> None:

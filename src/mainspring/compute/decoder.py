@@ -8,7 +8,7 @@ Everything else (prompts of several tokens, packed rows) goes through the core's
 also the tested meaning of the step.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -119,18 +119,25 @@ class _Parts:
 
 
 def fits(stack: spec.Stack) -> bool:
-    """Whether `StepDecoder` knows all that this decoder's layers do."""
-    if not isinstance(stack.embedding, spec.TokenEmbedding) or stack.embedding_norm is not None:
+    """Whether `StepDecoder` knows all that this decoder's layers do.
+
+    Each record is compared with one that states only what the step knows, so that a kind the spec
+    learns later is never left out in silence.
+    """
+    embedding = stack.embedding
+    if not isinstance(embedding, spec.TokenEmbedding) or embedding.types:
         return False
-    return all(
-        layer.norm_placement == "pre"
-        and isinstance(layer.mask, spec.CausalMask)
-        and layer.attention.rotary is None
-        and layer.attention.query_key_norm is None
-        and layer.attention.soft_cap is None
-        and layer.attention.heads == layer.attention.key_value_heads
-        for layer in stack.layers
-    )
+    known = spec.Stack(stack.width, embedding, stack.layers, stack.positions, stack.final_norm)
+    known = replace(known, dropout=stack.dropout, final_dropout=stack.final_dropout)
+    return known == stack and all(map(_fits, stack.layers))
+
+
+def _fits(layer: spec.Layer) -> bool:
+    own, causal = layer.attention, spec.CausalMask()
+    plain = spec.Attention(own.heads, own.heads, own.head_width, own.biases, own.scale)
+    known = spec.Layer(replace(plain, dropout=own.dropout), layer.feed_forward, layer.norm)
+    known = replace(known, cross_attention=layer.cross_attention, mask=causal)
+    return replace(known, dropout=layer.dropout) == layer
 
 
 class StepDecoder(nn.Module):
