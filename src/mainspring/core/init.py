@@ -38,7 +38,9 @@ def initialise(model: Transformer, seed: int = 0) -> None:
                 parameter.fill_(1.0)
             else:
                 fan_in = parameter[0].numel()
-                generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(full.encode()))
+                # The CPU's generator looks at 32 bits of its seed.
+                own_seed = zlib.crc32(f"{seed} {full}".encode())
+                generator = torch.Generator().manual_seed(own_seed)
                 values = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(values * deviations.get(full, fan_in**-0.5))
 
