@@ -35,7 +35,8 @@ from mainspring.formulations.prediction import Settings, generation_options, pre
 from mainspring.tasks import Task, choose_formulation
 from mainspring.tasks.settings import FILE as TASK_FILE
 from mainspring.tasks.settings import TaskSettings, settings_of
-from mainspring.training import checkpointing
+from mainspring.text import duration
+from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE, checkpointing
 from mainspring.training.loop import BatchSource, evaluate_loss, train
 from mainspring.training.optimizer import LearningRate, build_optimizer
 from mainspring.training.preflight import (
@@ -63,7 +64,6 @@ from mainspring.training.session import (
 )
 from mainspring.weights.files import write_text
 
-RUN_FILE, SKIPPED_FILE, SPLITS_FILE = "run.json", "skipped.jsonl", "splits.json"
 EVALUATIONS = 8  # in a run, where the user says nothing
 FINE_TUNE_RATE, SCRATCH_RATE = 3e-4, 1e-3
 
@@ -80,7 +80,7 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
     """Trains as `options` (those of the verb `fit`) say."""
     task: Task = registry.find("tasks", options["task"])
     out.mkdir(parents=True, exist_ok=True)
-    named = {f.name: options[f.name] for f in task.fields if options.get(f.name)}
+    named = {name: options[name] for name in ("text", "target") if options[name]}
     skipped = SkipLog(out / SKIPPED_FILE, strict=options["strict"])
     with skipped:
         data = open_data(
@@ -165,19 +165,22 @@ class _Run:
             model, options["optimizer"], weight_decay=options["weight_decay"]
         )
         state = latest_state(self.out) if resume else None
-        prepared = prepare_for_training(model, options["precision"])
+        recorded = None if state is None else self._recorded_run(source)
+        prepared = prepare_for_training(
+            model, recorded["precision"] if recorded else options["precision"]
+        )
         try:
             timing = time_steps(model, source)
-            if state is None:
+            if state is None or recorded is None:
+                checkpointing.forget_states(self.out)
                 total = self._steps(source, timing)
-                self._write_run(total, source)
+                self._write_run(total, source, prepared.precision)
                 record = Record()
             else:
-                total = self._check_same_run(source)
+                total = recorded["steps"]
                 checkpointing.load_state(state[0], model, optimizer)
                 prepared.refresh()
                 record = Record.restored(state[1])
-                record.ended = ""
             self._show_preflight(source, timing, total, prepared.precision, record)
             steps = train(
                 model,
@@ -197,14 +200,12 @@ class _Run:
             plan = Plan(
                 steps=total,
                 evaluate_every=every,
-                save_every=every,
                 seconds=None if options["minutes"] is None else 60 * options["minutes"],
                 patience=options["patience"],
                 best=self.task.best,
                 higher_is_better=self.task.higher_is_better,
             )
-            after = record.step
-            with metrics_writer(self.out, after, options["tensorboard"]) as write:
+            with metrics_writer(self.out, record, options["tensorboard"]) as write:
                 record = run_session(steps, plan, record, actions, write)
         finally:
             prepared.restore()
@@ -255,13 +256,13 @@ class _Run:
 
     # -- what is remembered ----------------------------------------------------------------------
 
-    def _write_run(self, total: int, source: BatchSource) -> None:
+    def _write_run(self, total: int, source: BatchSource, precision: str) -> None:
         record = {
             "command": self.command,
             "options": self.options,
             "steps": total,
-            "plan": source.plan(0).hash,
-            "data": self.rows.hash,
+            "precision": precision,
+            **self._hashes(source),
             "task": json.loads(self.settings.to_bytes()),
             "columns": self.data.columns,
             "skipped": self.data.skipped,
@@ -270,16 +271,24 @@ class _Run:
         write_text(json.dumps(record, indent=1, ensure_ascii=False), self.out / RUN_FILE)
         self.tokenizer.save(self.out)
 
-    def _check_same_run(self, source: BatchSource) -> int:
-        recorded = json.loads((self.out / RUN_FILE).read_text(encoding="utf-8"))
-        for name, found in (("data", self.rows.hash), ("plan", source.plan(0).hash)):
+    def _hashes(self, source: BatchSource) -> dict[str, str]:
+        return {
+            "training data": self.rows.hash,
+            "validation data": self.valid_rows.hash,
+            "batch plan": source.plan(0).hash,
+        }
+
+    def _recorded_run(self, source: BatchSource) -> dict[str, Any]:
+        """What `_write_run` wrote, once it is sure that the data is still the same."""
+        recorded: dict[str, Any] = json.loads((self.out / RUN_FILE).read_text(encoding="utf-8"))
+        for name, found in self._hashes(source).items():
             if recorded[name] != found:
                 raise BadData(
                     f"the {name} is not what this run was started with; put the data back as it "
                     f"was, or start a new run in another --out",
                     file=self.options["data"],
                 )
-        return int(recorded["steps"])
+        return recorded
 
     # -- between steps ---------------------------------------------------------------------------
 
@@ -363,7 +372,7 @@ class _Run:
             ("memory", f"peak about {memory / 1e9:.1f}{of} GB"),
             (
                 "time",
-                f"about {_duration(left)} for {total - record.step} steps, evaluation apart "
+                f"about {duration(left)} for {total - record.step} steps, evaluation apart "
                 f"({timing.tokens_per_second:,.0f} tokens/s on 3 timed steps)",
             ),
         ]
@@ -380,7 +389,7 @@ class _Run:
         lines = [
             (
                 "ended",
-                f"{record.ended} after {record.step} steps, {_duration(record.train_seconds)}",
+                f"{record.ended} after {record.step} steps, {duration(record.train_seconds)}",
             ),
             ("tokens", f"{record.tokens:,} ({record.tokens / record.train_seconds:,.0f}/s)"),
         ]
@@ -402,14 +411,6 @@ def _save(out: Path, record: Record, model: Any, optimizer: Any) -> None:
 
 def _show_progress(task: str, total: int, done: int) -> None:
     events.emit(events.Progress(task, min(done, total), total, "rows"))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def versions() -> dict[str, str]:

@@ -6,10 +6,14 @@ import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mainspring import events
 from mainspring.errors import BadOption, Missing
+from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE
+from mainspring.verbs import check_choices
 
 if TYPE_CHECKING:
     from mainspring.training.fitting import Outcome
@@ -72,6 +76,7 @@ def fit(
     clip: float = 1.0,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    gradient_checkpointing: bool = False,
     max_source: int | None = None,
     max_target: int | None = None,
     prefix: str | None = None,
@@ -131,6 +136,9 @@ def fit(
         Arithmetic of the forward and backward pass; weights stay float32.
     device
         Where to compute; auto is a GPU where there is one.
+    gradient_checkpointing
+        Compute the layers' activations again in the backward pass: much less memory, about a third
+        more time.
     max_source
         Longest input in tokens.
     max_target
@@ -157,17 +165,15 @@ def fit(
         Go on with the run in --out, to the same bits; other options come from it.
     """
     options = {name: _plain(value) for name, value in locals().items()}
-    from mainspring.training.fitting import RUN_FILE, run_fit
-
     folder = Path(out)
     if resume:
         options = resumed_options(folder, options)
-    elif (folder / RUN_FILE).exists():
-        raise BadOption(
-            f"{folder} already holds a run; go on with it (--resume) or name another --out"
-        )
+    else:
+        check_folder(folder)
     check(options)
     started = time.perf_counter()
+    from mainspring.training.fitting import run_fit
+
     outcome = run_fit(options, command_line(options), folder, resume=resume)
     return result(outcome, options, time.perf_counter() - started)
 
@@ -176,10 +182,31 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def resumed_options(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """The options the run in `folder` was started with; those given anew must agree."""
-    from mainspring.training.fitting import RUN_FILE
+def check_folder(out: Path) -> None:
+    """BadOption where a new run would write over something: another run, a model, any files."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise BadOption(f"--out {out} is a file; name a folder")
+    if (out / RUN_FILE).exists():
+        raise BadOption(
+            f"--out {out} already holds a run; go on with it (--resume) or name another folder"
+        )
+    # What a run leaves that ended before its first step is no loss.
+    other = [file.name for file in out.iterdir() if file.name not in (SKIPPED_FILE, SPLITS_FILE)]
+    if other:
+        raise BadOption(
+            f"--out {out} is not empty (it holds {other[0]}); name a new folder, nothing is "
+            "written over"
+        )
 
+
+def resumed_options(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The options the run in `folder` was started with; those given anew must agree.
+
+    Data may have moved (what counts is that its rows are the same, which is checked when it is
+    read), and there may be more minutes.
+    """
     file = folder / RUN_FILE
     if not file.is_file():
         raise Missing(f"{folder}: no {RUN_FILE}, so no run to resume; leave --resume out")
@@ -188,18 +215,23 @@ def resumed_options(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name in ("out", "resume") or value == defaults[name] or name not in recorded:
             continue
-        if name == "minutes":
+        if name in ("data", "valid", "minutes"):
             recorded[name] = value
         elif value != recorded[name]:
             raise BadOption(
-                f"--{name.replace('_', '-')} {value} differs from the run's own "
-                f"{recorded[name]}; a resumed run keeps its options"
+                f"{_flag(name)} {value} differs from the run's own {recorded[name]}; a resumed "
+                "run keeps its options"
             )
     return {**recorded, "out": given["out"], "resume": True}
 
 
+def _flag(name: str) -> str:
+    return name if name in ("task", "data") else "--" + name.replace("_", "-")
+
+
 def check(options: dict[str, Any]) -> None:
     """BadOption where a value is out of its range or two options exclude each other."""
+    check_choices(fit, options)
     if bool(options["model"]) == bool(options["from_scratch"]):
         raise BadOption("name a checkpoint to start from (--model) or a size (--from-scratch)")
     for name, least in {
@@ -215,18 +247,29 @@ def check(options: dict[str, Any]) -> None:
         "evaluate_every": 1,
     }.items():
         if options[name] is not None and options[name] < least:
-            raise BadOption(f"--{name.replace('_', '-')} must be at least {least}")
+            raise BadOption(f"{_flag(name)} must be at least {least}, not {options[name]}")
     for name, low, high in (
         ("warmup", 0.0, 1.0),
         ("weight_decay", 0.0, 1.0),
         ("clip", 0.0, float("inf")),
     ):
         if not low <= options[name] <= high:
-            raise BadOption(f"--{name.replace('_', '-')} must lie between {low} and {high}")
-    if options["learning_rate"] is not None and not 0 < options["learning_rate"] < 10:
-        raise BadOption("--learning-rate must be above 0 and below 10")
-    if options["minutes"] is not None and options["minutes"] <= 0:
-        raise BadOption("--minutes must be above 0")
+            raise BadOption(
+                f"{_flag(name)} must lie between {low} and {high}, not be {options[name]}"
+            )
+    for name in ("learning_rate", "minutes"):
+        if options[name] is not None and not 0 < options[name] < float("inf"):
+            raise BadOption(f"{_flag(name)} must be above 0, not {options[name]}")
+    if options["tensorboard"] and find_spec("tensorboard") is None:
+        raise Missing("--tensorboard needs a package: pip install 'mainspring[track]'")
+    if options["model"]:
+        ignored = [name for name in ("vocabulary", "tokenizer") if options[name] != _default(name)]
+        for name in ignored:
+            events.warn(f"{_flag(name)} has no effect with --model, which has its own tokenizer")
+
+
+def _default(name: str) -> Any:
+    return inspect.signature(fit).parameters[name].default
 
 
 def command_line(options: dict[str, Any]) -> str:
@@ -236,8 +279,7 @@ def command_line(options: dict[str, Any]) -> str:
         value = options.get(name)
         if name in ("task", "data", "resume") or value == parameter.default:
             continue
-        flag = "--" + name.replace("_", "-")
-        words += [flag] if value is True else [flag, str(value)]
+        words += [_flag(name)] if value is True else [_flag(name), str(value)]
     return shlex.join(words)
 
 
