@@ -167,7 +167,9 @@ class _Run:
         state = latest_state(self.out) if resume else None
         recorded = None if state is None else self._recorded_run(source)
         prepared = prepare_for_training(
-            model, recorded["precision"] if recorded else options["precision"]
+            model,
+            recorded["precision"] if recorded else options["precision"],
+            options["gradient_checkpointing"],
         )
         try:
             timing = time_steps(model, source)
