@@ -12,12 +12,14 @@ with another implementation can show.
 
 import json
 import math
+import tempfile
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mainspring import registry, spec
+from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.core.init import build
 from mainspring.core.model import Transformer
 from mainspring.errors import BadOption, BadWeights, MainspringError
@@ -65,6 +67,7 @@ def check_family(name: str) -> None:
         model = tiny(name, number)
         check_spec(family, config)
         check_weight_map(family, config, model)
+        check_saving(family, config, model)
         with torch.no_grad():
             check_padding(model)
             check_decoding(model)
@@ -107,6 +110,17 @@ def check_weight_map(family: Family, config: Config, model: Transformer) -> None
     _raises(dropped, lambda: to_ours(pairs, rest, expected, family.ignored))
     strange = {**theirs, "strange.weight": torch.zeros(1)}
     _raises("strange.weight", lambda: to_ours(pairs, strange, expected, family.ignored))
+
+
+def check_saving(family: Family, config: Config, model: Transformer) -> None:
+    """A saved folder opens as the same model, and names a class to open it with elsewhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        Bundle(model, dict(config), family).save(folder)
+        opened = load(folder)
+        assert opened.spec == model.spec, "a saved folder opens as another model"
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(opened.model.state_dict()[name], tensor), f"{name} is not saved"
+        assert opened.config["architectures"], "the saved config.json names no class"
 
 
 def check_padding(model: Transformer) -> None:

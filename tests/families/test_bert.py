@@ -81,6 +81,20 @@ def test_older_names_and_a_head_without_its_prefix_are_read(tmp_path):
             assert torch.equal(again.state_dict()[name], tensor)
 
 
+def test_a_folder_with_a_table_of_position_numbers_is_opened(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from mainspring import load
+
+    with twins("BertForMaskedLM", small(num_hidden_layers=1)) as pair:
+        pair.theirs.save_pretrained(tmp_path)
+        file = tmp_path / "model.safetensors"
+        stored = {**load_file(file), "bert.embeddings.position_ids": torch.arange(20)[None]}
+        save_file(stored, file, metadata={"format": "pt"})
+        ids, mask = padded_rows(40, 9, 0)
+        assert_same(load(tmp_path).model(ids, mask).logits, pair.theirs(ids, mask).logits, mask)
+
+
 def test_token_types_where_there_are_none_are_an_error():
     from mainspring.core.init import build
     from mainspring.families.bert import EXAMPLE, FAMILY

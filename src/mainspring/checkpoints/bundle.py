@@ -31,7 +31,7 @@ from mainspring.core.model import Transformer
 from mainspring.errors import BadOption, BadWeights, Mismatch, Missing
 from mainspring.families import Config, Family
 from mainspring.weights.files import TensorFiles, weight_files, write_sharded, write_text
-from mainspring.weights.maps import to_ours, to_theirs
+from mainspring.weights.maps import is_ignored, to_ours, to_theirs
 
 SHARD_BYTES = 5_000_000_000
 
@@ -56,7 +56,12 @@ class Bundle:
         return self.model.spec
 
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        **options: Any,
     ) -> Tensor:
         """Token ids (rows, length), as `transformers`' `generate` returns them for the same
         arguments: with the decoder's start token, padded on the right."""
@@ -64,7 +69,15 @@ class Bundle:
         from mainspring.generation.search import generate
 
         merged = GenerationOptions.merge(self.generation, **options)
-        return generate(self.model, input_ids, attention_mask, merged).sequences
+        decode = None if self.tokenizer is None else self.tokenizer.decode
+        return generate(
+            self.model,
+            input_ids,
+            attention_mask,
+            merged,
+            decoder_input_ids=decoder_input_ids,
+            decode=decode,
+        ).sequences
 
     def save(
         self,
@@ -183,7 +196,7 @@ def _build(
 ) -> Transformer:
     """The model that the config describes, without weights."""
     for name, tensor in theirs.items():
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() and not is_ignored(name, family.ignored):
             raise BadWeights(
                 f"{place.parent}: tensor `{name}` holds {tensor.dtype}: quantised weights are not "
                 "read; use the original checkpoint"
