@@ -4,6 +4,7 @@ folder or hub name ── load ──> Bundle ── save ──> a folder that 
 size, tokenizer, seed ── new_bundle ──┘
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from mainspring.checkpoints.config import (
     read_generation,
 )
 from mainspring.checkpoints.locate import locate
+from mainspring.checkpoints.sentence import read_embedding_head
 from mainspring.checkpoints.settle import CARRIED, saving, settle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.init import build
@@ -103,6 +105,7 @@ class Bundle:
             if self.tokenizer is not None:
                 self.tokenizer.save(draft)
             for name, data in self.extra_files.items():
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
                 (draft / name).write_bytes(data)
             write_text(card or self._plain_card(Path(folder).name), draft / CARD_FILE)
 
@@ -129,11 +132,12 @@ def load(name_or_folder: str | Path, *, dtype: torch.dtype | None = None) -> Bun
     settle(folder)
     config = read_config(folder)
     family = find_family(config, folder / CONFIG)
+    embedding, described = read_embedding_head(folder)
     with TensorFiles(weight_files(folder)) as files:
         theirs = _without_repeats(
             {family.canonical(name): files[name] for name in files}, family.aliases
         )
-        model = _build(family, config, theirs, folder / CONFIG)
+        model = _build(family, config, theirs, folder / CONFIG, embedding)
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         ours = to_ours(
             family.pairs(model.spec), theirs, expected, family.ignored, source=str(folder)
@@ -145,6 +149,7 @@ def load(name_or_folder: str | Path, *, dtype: torch.dtype | None = None) -> Bun
     tokenizer = Tokenizer.open(folder)
     _check_rows(tokenizer, model.spec, folder)
     carried = {name: folder / name for name in CARRIED if (folder / name).is_file()}
+    carried |= {name: folder / name for name in described}
     return Bundle(
         model.eval(),
         config,
@@ -192,9 +197,14 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _build(
-    family: Family, config: Config, theirs: Mapping[str, Tensor], place: Path
+    family: Family,
+    config: Config,
+    theirs: Mapping[str, Tensor],
+    place: Path,
+    embedding: spec.EmbeddingHead | None,
 ) -> Transformer:
-    """The model that the config describes, without weights."""
+    """The model that the config describes, without weights; a sentence encoder with the head that
+    makes the `embedding`."""
     for name, tensor in theirs.items():
         if not tensor.is_floating_point() and not is_ignored(name, family.ignored):
             raise BadWeights(
@@ -202,7 +212,11 @@ def _build(
                 "read; use the original checkpoint"
             )
     try:
-        return build(family.spec(config, theirs.keys()))
+        described = family.spec(config, theirs.keys())
+        if embedding is not None:
+            heads = (*described.heads, ("embedding", embedding))
+            described = dataclasses.replace(described, heads=heads)
+        return build(described)
     except KeyError as error:
         raise Missing(
             f"{place}: no key `{error.args[0]}`, which a {family.name} model needs"

@@ -8,30 +8,9 @@ from typing import Any
 from mainspring import registry
 from mainspring.errors import BadOption, BadWeights, Missing, Refused
 from mainspring.families import Family
+from mainspring.generation.options import FIELDS
 
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
-
-# Keys of older `config.json` files that belong to generation; `generation_config.json` has them
-# today. (The list is closed: model configs hold many other keys.)
-_GENERATION_KEYS = (
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "decoder_start_token_id",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "max_length",
-    "min_length",
-    "num_beams",
-    "do_sample",
-    "early_stopping",
-    "length_penalty",
-    "no_repeat_ngram_size",
-    "repetition_penalty",
-    "temperature",
-    "top_k",
-    "top_p",
-)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -91,8 +70,8 @@ def find_family(config: dict[str, Any], place: Path) -> Family:
 
 
 def read_generation(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """`generation_config.json`, or where there is none the generation keys of `config.json`."""
+    """`generation_config.json`, or in older checkpoints the same keys out of `config.json`."""
     file = folder / GENERATION_CONFIG
     if file.is_file():
         return read_json(file)
-    return {key: config[key] for key in _GENERATION_KEYS if config.get(key) is not None}
+    return {key: config[key] for key in FIELDS if config.get(key) is not None}

@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mainspring.checkpoints.config import CONFIG, GENERATION_CONFIG
+from mainspring.checkpoints.sentence import MODULES
 from mainspring.checkpoints.tokenizer import FILES as TOKENIZER_FILES
 from mainspring.errors import BadWeights
 
 DRAFT, READY, MANIFEST = ".draft", ".ready", ".manifest.json"
 # Small files of a checkpoint that are not read here but belong to it.
 CARRIED = ("preprocessor_config.json", "processor_config.json", "chat_template.jinja")
-KNOWN = (CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES, *CARRIED)
+KNOWN = (CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, *CARRIED)
 
 
 @contextmanager
@@ -33,7 +34,8 @@ def saving(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         yield draft
-        names = sorted(file.name for file in draft.iterdir())
+        files = (file for file in draft.rglob("*") if file.is_file())
+        names = sorted(file.relative_to(draft).as_posix() for file in files)
         (draft / MANIFEST).write_text(json.dumps(names), encoding="utf-8")
         draft.rename(folder / READY)
         settle(folder)
@@ -58,6 +60,7 @@ def settle(folder: Path) -> None:
     names = json.loads((ready / MANIFEST).read_text(encoding="utf-8"))
     for name in names:
         if (ready / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (ready / name).replace(folder / name)
     former = [*folder.glob("model*.safetensors*"), *(folder / name for name in KNOWN)]
     for file in former:

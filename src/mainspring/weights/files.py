@@ -39,14 +39,15 @@ def weight_files(folder: Path) -> list[Path]:
             )
         return files
     pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
-    if pickles:
+    weights = [name for name in pickles if name.startswith("pytorch_model")] or pickles[:1]
+    if weights:
         raise Refused(
-            f"{folder}: the weights are in {pickles[0]}, a pickle, which can run code when it is "
+            f"{folder}: the weights are in {weights[0]}, a pickle, which can run code when it is "
             "opened. Convert it once, where you trust it:\n"
-            '  python -c "import torch; from safetensors.torch import save_file; '
-            f"w = torch.load('{folder / pickles[0]}', weights_only=True); "
-            "save_file({k: v.clone().contiguous() for k, v in w.items()}, "
-            f"'{folder / SINGLE}')\""
+            '  python -c "import torch; from safetensors.torch import save_file; w = {}; '
+            f"[w.update(torch.load(f'{folder}/{{name}}', 'cpu', weights_only=True)) "
+            f"for name in {weights}]; save_file({{k: v.clone().contiguous() "
+            f"for k, v in w.items()}}, '{folder / SINGLE}', {{'format': 'pt'}})\""
         )
     raise Missing(f"{folder}: no {SINGLE} and no {INDEX}; a checkpoint folder has one of them")
 
