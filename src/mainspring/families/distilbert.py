@@ -109,7 +109,7 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
         at = f"distilbert.transformer.layer.{i}"
         yield from layer_pairs(layer, f"encoder.layers.{i}", at, LAYER)
     for name, _ in model.heads:
-        for ours, theirs in MODULES[name].items():
+        for ours, theirs in MODULES.get(name, {}).items():
             yield from module(f"heads.{name}.{ours}", theirs, bias=True)
     if model.vocabulary_head is not None:
         yield same("heads.vocabulary.bias", "vocab_projector.bias")

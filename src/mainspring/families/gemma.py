@@ -204,7 +204,8 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
         ours, names = f"decoder.layers.{i}", LAYER[layer.norm_placement]
         yield from layer_pairs(layer, ours, f"model.layers.{i}", names, NORM)
     for name, kind in model.heads:
-        if not isinstance(kind, spec.VocabularyHead) or not kind.tied:
+        tied = isinstance(kind, spec.VocabularyHead) and kind.tied
+        if name in HEADS and not tied:
             yield same(f"heads.{name}.out.weight", HEADS[name].marker)
 
 

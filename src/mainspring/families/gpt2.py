@@ -113,7 +113,8 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
         for mine, kind in norms(layer):
             yield from norm(kind, f"{ours}.{mine}", f"{theirs}.{NORMS[mine]}")
     for name, reader in model.heads:
-        if not isinstance(reader, spec.VocabularyHead) or not reader.tied:
+        tied = isinstance(reader, spec.VocabularyHead) and reader.tied
+        if name in HEADS and not tied:
             yield same(f"heads.{name}.out.weight", HEADS[name].marker)
 
 

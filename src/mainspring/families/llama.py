@@ -209,7 +209,8 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
     for i, layer in enumerate(stack.layers):
         yield from layer_pairs(layer, f"decoder.layers.{i}", f"model.layers.{i}", LAYER)
     for name, kind in model.heads:
-        if not isinstance(kind, spec.VocabularyHead) or not kind.tied:
+        tied = isinstance(kind, spec.VocabularyHead) and kind.tied
+        if name in HEADS and not tied:
             yield same(f"heads.{name}.out.weight", HEADS[name].marker)
 
 

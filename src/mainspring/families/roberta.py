@@ -136,7 +136,7 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
     for i, layer in enumerate(stack.layers):
         yield from layer_pairs(layer, f"encoder.layers.{i}", f"roberta.encoder.layer.{i}", LAYER)
     for name, _ in model.heads:
-        for ours, theirs in MODULES[name].items():
+        for ours, theirs in MODULES.get(name, {}).items():
             yield from module(f"heads.{name}.{ours}", theirs, bias=True)
     if model.vocabulary_head is not None:
         yield same("heads.vocabulary.bias", "lm_head.bias")
