@@ -5,12 +5,11 @@ import torch
 
 from mainspring.compute.dropout import (
     PIECE,
+    Draw,
     Dropout,
     drop,
-    dropped,
     keep_mask,
     kept_scale,
-    random_words,
 )
 
 CPU = torch.device("cpu")
@@ -38,7 +37,7 @@ def test_the_expectation_is_exact():
 
 def test_every_lane_and_place_is_equally_likely():
     torch.manual_seed(0)
-    drops = dropped(4096 * 2000, 0.1, torch.int16, CPU).view(2000, 4096).float()
+    drops = Draw(4096 * 2000, torch.int16, CPU).dropped(4096 * 2000, 0.1).view(2000, 4096).float()
     by_place = drops.mean(0)
     error = (0.1 * 0.9 / 2000) ** 0.5
     assert abs(by_place.mean().item() - 0.1) < 5 * error / 4096**0.5
@@ -50,14 +49,14 @@ def test_every_lane_and_place_is_equally_likely():
 @pytest.mark.parametrize("apart", [1, 2, 3, 4, 8, 1024, 4096])
 def test_places_are_uncorrelated(apart):
     torch.manual_seed(0)
-    drops = dropped(4_000_000, 0.1, torch.int16, CPU).double() - 0.1
+    drops = Draw(4_000_000, torch.int16, CPU).dropped(4_000_000, 0.1).double() - 0.1
     correlation = (drops[:-apart] * drops[apart:]).mean().item() / 0.09
     assert abs(correlation) < 5 / 4e6**0.5
 
 
 def test_words_have_fair_and_independent_bits():
     torch.manual_seed(0)
-    words = random_words(500, CPU).view(-1)
+    words = Draw(500 * 4096, torch.int16, CPU).random_words(500).view(-1)
     bits = torch.stack([(words >> i) & 1 for i in range(64)]).double() * 2 - 1
     correlations = bits @ bits.t() / bits.shape[1]
     correlations.fill_diagonal_(0)

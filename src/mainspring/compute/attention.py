@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mainspring.compute.dropout import LANES, dropped, kept_scale
+from mainspring.compute.dropout import LANES, Draw, kept_scale
 from mainspring.core.attention import attend
 from mainspring.core.masks import AttentionMask
 
@@ -35,9 +35,16 @@ def _part(x_BHTE: Tensor, at: int, end: int) -> Tensor:
     return x_BHTE[row : row + (end - at) // heads]
 
 
-def _flat(x_BHTE: Tensor, at: int, end: int) -> Tensor:
-    """The same as one contiguous batch of matrices, for `bmm`."""
-    return _part(x_BHTE, at, end).reshape(end - at, *x_BHTE.shape[2:])
+def _copied(x_BHTE: Tensor, at: int, end: int, into: Tensor) -> Tensor:
+    """The same as one contiguous batch of matrices, for `bmm`, in memory that is used again."""
+    part, into = _part(x_BHTE, at, end), into[: end - at]
+    into.view(part.shape).copy_(part)
+    return into
+
+
+def _put(x_BHTE: Tensor, at: int, end: int, value: Tensor) -> None:
+    part = _part(x_BHTE, at, end)
+    part.copy_(value.view(part.shape))
 
 
 class _Attend(torch.autograd.Function):
@@ -63,21 +70,31 @@ class _Attend(torch.autograd.Function):
         weights = q_BHTE.new_empty(count, queries, keys)
         # Heads are joined after this: in BTHE order that is a view.
         y_BHTE = q_BHTE.new_empty(batch, queries, heads, width).transpose(1, 2)
+        draw = Draw(size * queries * keys, LANES[weights.element_size()], weights.device)
+        scores_RTS = torch.empty_like(weights[:size])
+        copies = [x.new_empty(size, *x.shape[2:]) for x in (q_BHTE, k_BHSE, v_BHSE)]
         for at, end in pieces:
-            q, k, v = (_flat(x, at, end) for x in (q_BHTE, k_BHSE, v_BHSE))
+            q, k, v = (
+                _copied(x, at, end, into)
+                for x, into in zip((q_BHTE, k_BHSE, v_BHSE), copies, strict=True)
+            )
+            scores, p = scores_RTS[: end - at], weights[at:end]
             if added_BHTS is None:
-                scores = torch.bmm(q, k.transpose(1, 2))
-                scores = scores if scale == 1.0 else scores.mul_(scale)
+                torch.bmm(q, k.transpose(1, 2), out=scores)
+                if scale != 1.0:
+                    scores.mul_(scale)
             else:
-                added = _flat(added_BHTS, at, end)
-                scores = torch.baddbmm(added, q, k.transpose(1, 2), alpha=scale)
-            p = torch.softmax(scores, -1, out=weights[at:end])
+                scores.view(_part(added_BHTS, at, end).shape).copy_(_part(added_BHTS, at, end))
+                scores.baddbmm_(q, k.transpose(1, 2), alpha=scale)
+            torch.softmax(scores, -1, out=p)
             if dropout:
-                _note_dropped_(p, dropout)
-                p = p.relu()
-            y = torch.bmm(p, v)
-            part = _part(y_BHTE, at, end)
-            part.copy_((y.mul_(kept_scale(dropout)) if dropout else y).view_as(part))
+                sign = torch.iinfo(draw.lane).min
+                drop = draw.dropped(p.numel(), dropout).mul_(sign)
+                p.view(draw.lane).bitwise_or_(drop.view(p.shape))
+                y = torch.bmm(torch.clamp_min(p, 0, out=scores), v).mul_(kept_scale(dropout))
+            else:
+                y = torch.bmm(p, v)
+            _put(y_BHTE, at, end, y)
         ctx.save_for_backward(q_BHTE, k_BHSE, v_BHSE, weights)
         ctx.scale, ctx.dropout, ctx.pieces = scale, dropout, pieces
         ctx.bias_type = None if bias_1HTS is None else bias_1HTS.dtype
@@ -94,40 +111,36 @@ class _Attend(torch.autograd.Function):
         dbias_HTS = weights.new_zeros(
             q_BHTE.shape[1] if wants_bias else 0, *weights.shape[1:], dtype=torch.float32
         )
+        size = ctx.pieces[0][1]
+        scratch = [torch.empty_like(weights[:size]) for _ in range(3)]
+        inputs = q_BHTE, k_BHSE, v_BHSE, dy_BHTE
+        copies = [x.new_empty(size, *x.shape[2:]) for x in inputs]
         for at, end in ctx.pieces:
-            q, k, v, dy = (_flat(x, at, end) for x in (q_BHTE, k_BHSE, v_BHSE, dy_BHTE))
-            p = weights[at:end]
-            if ctx.dropout:
-                dy = dy * kept_scale(ctx.dropout)
-                seen = p.relu()
-                dp = torch.bmm(dy, v.transpose(1, 2))
-                dp = torch.ops.aten.threshold_backward(dp, p, 0)
-                p = p.abs()
-            else:
-                seen, dp = p, torch.bmm(dy, v.transpose(1, 2))
-            ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
-            dq, dk, dv = (
-                torch.bmm(ds, k),
-                torch.bmm(ds.transpose(1, 2), q),
-                torch.bmm(seen.transpose(1, 2), dy),
+            q, k, v, dy = (
+                _copied(x, at, end, into) for x, into in zip(inputs, copies, strict=True)
             )
-            if ctx.scale != 1.0:
-                dq.mul_(ctx.scale)
-                dk.mul_(ctx.scale)
-            for d_BHTE, d in ((dq_BHTE, dq), (dk_BHSE, dk), (dv_BHSE, dv)):
-                part = _part(d_BHTE, at, end)
-                part.copy_(d.view_as(part))
+            p = weights[at:end]
+            dp, ds, seen = (part[: end - at] for part in scratch)
+            if ctx.dropout:
+                dy.mul_(kept_scale(ctx.dropout))
+                torch.clamp_min(p, 0, out=seen)
+                _put(dv_BHSE, at, end, torch.bmm(seen.transpose(1, 2), dy))
+                torch.bmm(dy, v.transpose(1, 2), out=dp)
+                torch.ops.aten.threshold_backward.grad_input(dp, p, 0, grad_input=dp)
+                p = torch.abs(p, out=seen)
+            else:
+                _put(dv_BHSE, at, end, torch.bmm(p.transpose(1, 2), dy))
+                torch.bmm(dy, v.transpose(1, 2), out=dp)
+            torch.ops.aten._softmax_backward_data.out(dp, p, -1, p.dtype, grad_input=ds)
             if wants_bias:
                 _add_to_bias_(dbias_HTS, ds, at)
+            for d_BHTE, d in (
+                (dq_BHTE, torch.bmm(ds, k)),
+                (dk_BHSE, torch.bmm(ds.transpose(1, 2), q)),
+            ):
+                _put(d_BHTE, at, end, d if ctx.scale == 1.0 else d.mul_(ctx.scale))
         dbias_1HTS = dbias_HTS[None].to(ctx.bias_type) if wants_bias else None
         return dq_BHTE, dk_BHSE, dv_BHSE, None, dbias_1HTS, None, None
-
-
-def _note_dropped_(p: Tensor, share: float) -> None:
-    """Sets the sign bit of the weights that dropout takes, in place."""
-    lane = LANES[p.element_size()]
-    drop = dropped(p.numel(), share, lane, p.device).mul_(torch.iinfo(lane).min)
-    p.view(lane).bitwise_or_(drop.view_as(p))
 
 
 def _add_to_bias_(dbias_HTS: Tensor, ds: Tensor, at: int) -> None:

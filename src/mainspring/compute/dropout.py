@@ -46,29 +46,41 @@ def kept_scale(share: float) -> float:
     return 1.0 / (1.0 - level(share) / LEVELS)
 
 
-def random_words(blocks: int, device: torch.device) -> Tensor:
-    """`blocks` rows of 1,024 random 64-bit words, from `blocks` draws of the default generator."""
-    start = torch.empty(blocks, 1, dtype=torch.int64, device=device).random_(-(2**63), None)
-    words = start + _counter(device)
-    words.mul_(MIX)
-    words.bitwise_xor_(words >> 32)
-    return words.mul_(GOLDEN)
+class Draw:
+    """Decides over up to `elements` elements at a time, in memory that is used again each time."""
 
+    def __init__(self, elements: int, lane: torch.dtype, device: torch.device):
+        blocks = -(-elements * lane.itemsize // (8 * BLOCK))
+        self.words = torch.empty(blocks, BLOCK, dtype=torch.int64, device=device)
+        self.spare = torch.empty_like(self.words)
+        self.lane = lane
 
-def dropped(elements: int, share: float, lane: torch.dtype, device: torch.device) -> Tensor:
-    """1 for an element that is to be dropped (with probability `share`), else 0; of type `lane`."""
-    blocks = -(-elements * lane.itemsize // (8 * BLOCK))
-    bits = random_words(blocks, device).view(lane).view(-1)[:elements]
-    lowest, levels = torch.iinfo(lane).min, 2 ** (8 * lane.itemsize)
-    return bits.lt_(lowest + level(share) * (levels // LEVELS))
+    def random_words(self, blocks: int) -> Tensor:
+        """`blocks` rows of 1,024 random words, from as many draws of the default generator."""
+        words, spare = self.words[:blocks], self.spare[:blocks]
+        start = torch.empty(blocks, 1, dtype=torch.int64, device=words.device)
+        torch.add(start.random_(-(2**63), None), _counter(words.device), out=words)
+        words.mul_(MIX)
+        words.bitwise_xor_(torch.bitwise_right_shift(words, 32, out=spare))
+        return words.mul_(GOLDEN)
+
+    def dropped(self, elements: int, share: float) -> Tensor:
+        """1 for an element that is to be dropped (with probability `share`), else 0.
+
+        Of the integer type `lane`, and good until the next call.
+        """
+        blocks = -(-elements * self.lane.itemsize // (8 * BLOCK))
+        bits = self.random_words(blocks).view(self.lane).view(-1)[:elements]
+        lowest, levels = torch.iinfo(self.lane).min, 2 ** (8 * self.lane.itemsize)
+        return bits.lt_(lowest + level(share) * (levels // LEVELS))
 
 
 def keep_mask(elements: int, share: float, lane: torch.dtype, device: torch.device) -> Tensor:
     """All bits set for an element that is kept, none for one that is dropped; of type `lane`."""
     mask = torch.empty(elements, dtype=lane, device=device)
-    for at in range(0, elements, PIECE):
-        piece = mask[at : at + PIECE]
-        torch.sub(dropped(piece.numel(), share, lane, device), 1, out=piece)
+    draw = Draw(min(elements, PIECE), lane, device)
+    for piece in mask.split(PIECE):
+        torch.sub(draw.dropped(piece.numel(), share), 1, out=piece)
     return mask
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mainspring.compute.copies import ComputeCopy
-from mainspring.compute.dropout import LANES, PIECE, dropped, kept_scale
+from mainspring.compute.dropout import LANES, PIECE, Draw, kept_scale
 from mainspring.compute.linear import parameter_gradients
 from mainspring.core.feed_forward import FeedForward
 
@@ -17,8 +17,9 @@ from mainspring.core.feed_forward import FeedForward
 def drop_(x: Tensor, share: float) -> Tensor:
     """Zeroes a share of a contiguous tensor in place, without scaling the rest."""
     lanes = x.view(LANES[x.element_size()]).view(-1)
+    draw = Draw(min(lanes.numel(), PIECE), lanes.dtype, lanes.device)
     for piece in lanes.split(PIECE):
-        piece.bitwise_and_(dropped(piece.numel(), share, piece.dtype, piece.device).sub_(1))
+        piece.bitwise_and_(draw.dropped(piece.numel(), share).sub_(1))
     return x
 
 
@@ -51,7 +52,8 @@ class _FeedForward(torch.autograd.Function):
             ddown = parameter_gradients(ctx.down, scaled, hidden, wants[ups:])
             if scale != 1.0 and len(ddown) > 1 and wants[-1]:
                 ddown[-1] = dy.flatten(0, -2).sum(0, dtype=torch.float32)
-        dhidden = torch.ops.aten.threshold_backward(scaled @ ctx.down.weight(), hidden, 0)
+        dhidden = scaled @ ctx.down.weight()
+        torch.ops.aten.threshold_backward.grad_input(dhidden, hidden, 0, grad_input=dhidden)
         dup: list[Tensor | None] = [None] * ups
         if any(wants[:ups]):
             dup = parameter_gradients(ctx.up, dhidden, x, wants[:ups])

@@ -32,10 +32,11 @@ class _NormFork(torch.autograd.Function):
         y_ND = torch.empty_like(x_ND, dtype=dtype)
         size = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
         factor_N1 = size.square_().div_(x_ND.shape[-1]).add_(epsilon).rsqrt_()
-        for x_RD, y_RD, factor in zip(
-            *(t.split(ROWS) for t in (x_ND, y_ND, factor_N1)), strict=True
-        ):
-            y_RD.copy_((x_RD * factor).mul_(weight))
+        unit_RD = x_ND.new_empty(min(ROWS, len(x_ND)), x_ND.shape[-1])
+        for at in range(0, len(x_ND), ROWS):
+            rows = slice(at, at + ROWS)
+            unit = torch.mul(x_ND[rows], factor_N1[rows], out=unit_RD[: len(x_ND[rows])])
+            y_ND[rows] = unit.mul_(weight)
         ctx.save_for_backward(x, weight, factor_N1)
         ctx.set_materialize_grads(False)
         return y_ND.view_as(x), x.view_as(x)
@@ -50,12 +51,13 @@ class _NormFork(torch.autograd.Function):
         x_ND, dy_ND = x.reshape(-1, width), dy.reshape(-1, width)
         dskip_ND = None if dskip is None else dskip.reshape(-1, width)
         dx_ND, dweight = torch.empty_like(x_ND), torch.zeros_like(weight)
+        scratch = [x_ND.new_empty(min(ROWS, len(x_ND)), width) for _ in range(3)]
         for at in range(0, len(x_ND), ROWS):
             rows = slice(at, at + ROWS)
             factor = factor_N1[rows]
-            unit = x_ND[rows] * factor
-            d = dy_ND[rows].to(unit.dtype, copy=True)
-            product = d * unit
+            unit, d, product = (part[: len(factor)] for part in scratch)
+            torch.mul(x_ND[rows], factor, out=unit)
+            torch.mul(d.copy_(dy_ND[rows]), unit, out=product)
             dweight += product.sum(0)
             inner_N1 = (product @ weight)[:, None].div_(width)
             d.mul_(weight).addcmul_(unit, inner_N1, value=-1.0)
@@ -78,10 +80,15 @@ class _AddDropped(torch.autograd.Function):
         ctx.save_for_backward(mask)
         width = x.shape[-1]
         total = torch.empty_like(x)
-        parts = (t.reshape(-1, width).split(ROWS) for t in (x, y, mask, total))
-        for x_RD, y_RD, mask_RD, total_RD in zip(*parts, strict=True):
-            kept = torch.bitwise_and(y_RD.view(mask.dtype), mask_RD).view(y.dtype)
-            torch.add(x_RD, kept, alpha=kept_scale(share), out=total_RD)
+        x_ND, y_ND, mask_ND, total_ND = (t.reshape(-1, width) for t in (x, y, mask, total))
+        kept_RD = mask.new_empty(min(ROWS, len(x_ND)), width)
+        wide_RD = x_ND.new_empty(kept_RD.shape)
+        for at in range(0, len(x_ND), ROWS):
+            rows = slice(at, at + ROWS)
+            here = slice(len(x_ND[rows]))
+            torch.bitwise_and(y_ND[rows].view(mask.dtype), mask_ND[rows], out=kept_RD[here])
+            wide = wide_RD[here].copy_(kept_RD[here].view(y.dtype))
+            torch.add(x_ND[rows], wide, alpha=kept_scale(share), out=total_ND[rows])
         return total
 
     @staticmethod
@@ -92,12 +99,12 @@ class _AddDropped(torch.autograd.Function):
         (mask,) = ctx.saved_tensors
         dtotal = dtotal.contiguous()
         dy = torch.empty_like(dtotal, dtype=ctx.type)
-        for dy_RD, dtotal_RD in zip(
-            dy.view(-1, dy.shape[-1]).split(ROWS),
-            dtotal.view(-1, dy.shape[-1]).split(ROWS),
-            strict=True,
-        ):
-            dy_RD.copy_(dtotal_RD * kept_scale(ctx.share))
+        dtotal_ND, dy_ND = (t.view(-1, dy.shape[-1]) for t in (dtotal, dy))
+        scaled_RD = dtotal_ND.new_empty(min(ROWS, len(dy_ND)), dy.shape[-1])
+        for at in range(0, len(dy_ND), ROWS):
+            rows = slice(at, at + ROWS)
+            scaled = scaled_RD[: len(dy_ND[rows])]
+            dy_ND[rows] = torch.mul(dtotal_ND[rows], kept_scale(ctx.share), out=scaled)
         return dtotal, apply_mask_(dy, mask), None
 
 

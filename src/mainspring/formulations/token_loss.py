@@ -1,5 +1,7 @@
 """Cross-entropy over a vocabulary that never holds the logits of all tokens at once."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -28,9 +30,10 @@ class _TokenNats(torch.autograd.Function):
         logits_CV = None
         for at in range(0, len(x_ND), chunk):
             logits_CV = x_ND[at : at + chunk] @ narrow_VD.t()
-            for rows, logits_RV in _blocks(logits_CV, at):
-                log_shares_RV = _wide(logits_RV, bias_V, scale).log_softmax(-1)
-                nats_N[rows] = -log_shares_RV.gather(1, labels_N[rows, None])[:, 0]
+            for rows, logits_RV, scratch in _blocks(logits_CV, at):
+                wide_RV = _wide(logits_RV, bias_V, scale, scratch[0])
+                torch.log_softmax(wide_RV, -1, out=scratch[1])
+                nats_N[rows] = -scratch[1].gather(1, labels_N[rows, None])[:, 0]
         kept_NV = logits_CV if len(x_ND) <= chunk else None
         ctx.save_for_backward(x_ND, weight_VD, narrow_VD, bias_V, labels_N, kept_NV)
         ctx.scale, ctx.chunk = scale, chunk
@@ -47,8 +50,9 @@ class _TokenNats(torch.autograd.Function):
             x_CD = x_ND[at : at + ctx.chunk]
             logits_CV = x_CD @ narrow_VD.t() if kept_NV is None else kept_NV
             dlogits_CV = torch.empty_like(logits_CV)
-            for rows, logits_RV in _blocks(logits_CV, at):
-                d_RV = _wide(logits_RV, bias_V, ctx.scale).softmax(-1)
+            for rows, logits_RV, scratch in _blocks(logits_CV, at):
+                wide_RV = _wide(logits_RV, bias_V, ctx.scale, scratch[0])
+                d_RV = torch.softmax(wide_RV, -1, out=scratch[1])
                 d_RV.scatter_add_(1, labels_N[rows, None], d_RV.new_full((len(d_RV), 1), -1.0))
                 d_RV.mul_(dnats_N[rows, None])
                 if dbias_V is not None:
@@ -68,19 +72,20 @@ class _TokenNats(torch.autograd.Function):
         return dx_ND, dweight_VD, dbias_V, None, None, None
 
 
-def _blocks(logits_CV: Tensor, start: int):  # type: ignore[no-untyped-def]
-    """Views of a few rows each, with their places among all rows."""
+def _blocks(logits_CV: Tensor, start: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """A few rows of logits at a time, their places among all rows, and room to work on them."""
     rows = max(1, BLOCK // logits_CV.shape[1])
+    scratch = logits_CV.new_empty(2, rows, logits_CV.shape[1], dtype=torch.float32)
     for at in range(0, len(logits_CV), rows):
         part = logits_CV[at : at + rows]
-        yield slice(start + at, start + at + len(part)), part
+        yield slice(start + at, start + at + len(part)), part, scratch[:, : len(part)]
 
 
-def _wide(logits_RV: Tensor, bias_V: Tensor | None, scale: float) -> Tensor:
-    wide_RV = logits_RV.to(torch.float32, copy=True)
+def _wide(logits_RV: Tensor, bias_V: Tensor | None, scale: float, into: Tensor) -> Tensor:
+    into.copy_(logits_RV)
     if scale != 1.0:
-        wide_RV.mul_(scale)
-    return wide_RV if bias_V is None else wide_RV.add_(bias_V)
+        into.mul_(scale)
+    return into if bias_V is None else into.add_(bias_V)
 
 
 def token_nats(
