@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def read_jsonl(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+@cache
 def tokenizer() -> Tokenizer:
     """About 250 ids, the hundred sentinels among them; what it has not seen is `<unk>`."""
     texts = [text for row in pairs(60) for text in (row["article"], row["summary"])]

@@ -8,6 +8,7 @@ is no, 2 the user's input or options, 3 anything else.
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,15 +85,17 @@ class UsageError(MainspringError):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of the `mainspring` command."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    # What follows `--` is taken as it is: a text to summarize may be called anything.
+    options = given[: given.index("--")] if "--" in given else given
+    as_json, quiet = "--json" in options, "--quiet" in options
+    words = [word for word in options if word not in GLOBAL] + given[len(options) :]
     if words in ([], ["--help"], ["-h"], ["help"]):
         print(overview())
         return
     if words == ["--version"]:
         print(__version__)
         return
-    as_json, quiet = "--json" in words, "--quiet" in words
-    words = [word for word in words if word not in GLOBAL]
     sys.exit(guarded(lambda: answer(words, as_json, quiet), as_json))
 
 
@@ -111,21 +114,33 @@ def answer(words: Sequence[str], as_json: bool, quiet: bool) -> int:
 
 def guarded(work: Callable[[], int], as_json: bool) -> int:
     """Turns errors into a message and an exit code; a traceback only for our own mistakes."""
+
+    def say(error: BaseException, message: str) -> None:
+        if as_json:
+            print(json.dumps({"error": type(error).__name__, "message": message}), flush=True)
+        print(f"error: {message}", file=sys.stderr)
+
     try:
         return work()
     except MainspringError as error:
-        if as_json:
-            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-        print(f"error: {error}", file=sys.stderr)
+        say(error, str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        say(error, "stopped by Ctrl-C")
         return 3
     except BrokenPipeError:
         # The reader of our output went away (`| head`): not an error. Python would complain
         # once more when it flushes standard output at exit, so that goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # the user's disk, folders and permissions
+        place = f"{error.filename}: " if error.filename else ""
+        say(error, f"{place}{error.strerror or error}")
+        return 2
+    except Exception as error:  # noqa: BLE001  (the last frame there is)
+        traceback.print_exc()
+        say(error, f"{type(error).__name__}: {error}; this is a mistake in Mainspring, not yours")
+        return 3
 
 
 if __name__ == "__main__":

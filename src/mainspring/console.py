@@ -1,8 +1,16 @@
-"""Shows events to a person: bars with rate and estimate, tables, warnings. Writes to stderr."""
+"""Shows events to a person, on standard error: bars with rate and estimate, tables, warnings.
+
+On a terminal the bars move; elsewhere (a log, a pipe) there are plain lines, at most one in ten
+seconds of each piece of work.
+"""
 
 import json
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +28,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mainspring import events
+from mainspring.text import duration
+
+EVERY = 10.0  # seconds between two plain lines of the same work
+BRIEF = 1.0  # seconds; work that is done sooner gets no plain line at all
 
 
 class Rate(TextColumn):
@@ -33,7 +45,7 @@ class Rate(TextColumn):
         return Text("" if speed is None else f"{speed:,.1f} {task.fields['unit']}/s", "dim")
 
 
-class ConsoleListener:
+class TerminalListener:
     """Draws events on a `rich` console. Bars live from their first event to `close()`."""
 
     def __init__(self, console: Console):
@@ -49,6 +61,8 @@ class ConsoleListener:
             TextColumn("{task.fields[details]}", style="cyan"),
             console=console,
             refresh_per_second=4,
+            # Results that go to a file or a pipe must not be caught and drawn on the terminal.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self.bars: dict[str, TaskID] = {}
         self.streaming = False
@@ -101,6 +115,84 @@ class ConsoleListener:
         self.stop()
 
 
+@dataclass
+class Work:
+    """What plain lines remember of a piece of work: when it began, with how many units done, and
+    when it was last shown."""
+
+    began: float
+    first: int
+    shown: float
+
+
+class PlainListener:
+    """Writes events as lines of plain text, none of them wrapped or rewritten."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+        self.stream, self.clock = stream, clock
+        self.works: dict[str, Work] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.Note(text):
+                self.write(text)
+            case events.Warn(text):
+                self.write(f"! {text}")
+            case events.Block(title, lines):
+                width = max((len(name) for name, _ in lines), default=0)
+                self.write(title, *(f"  {name:<{width}}  {value}" for name, value in lines))
+            case events.Progress():
+                self.progress(event)
+            case events.Stream(text):
+                self.stream.write(text)
+                self.stream.flush()
+
+    def write(self, *lines: str) -> None:
+        self.stream.writelines(line + "\n" for line in lines)
+        self.stream.flush()
+
+    def progress(self, event: events.Progress) -> None:
+        now = self.clock()
+        work = self.works.setdefault(event.task, Work(now, event.done, now))
+        over = event.done == event.total
+        if over:
+            del self.works[event.task]
+        if now - work.shown >= EVERY or (over and now - work.began >= BRIEF):
+            work.shown = now
+            self.write(progress_line(event, event.done - work.first, now - work.began))
+
+    def close(self) -> None:
+        self.works.clear()
+
+
+def progress_line(event: events.Progress, done: int, seconds: float) -> str:
+    """ "training 120/3000 steps · loss 3.21 · 1,234 tokens/s · 3.2 steps/s · 4 min left", where
+    `done` units took `seconds`."""
+    total = "" if event.total is None else f"/{event.total}"
+    parts = [f"{event.task} {event.done}{total} {event.unit}"]
+    for name, value in event.details.items():
+        parts.append(f"{value} {name}" if "/" in name else f"{name} {value}")
+    if done and seconds:
+        parts.append(f"{done / seconds:,.1f} {event.unit}/s")
+        if event.total is not None and event.done < event.total:
+            parts.append(f"{duration((event.total - event.done) * seconds / done)} left")
+    if event.done == event.total:
+        parts.append(duration(seconds))
+    return " · ".join(parts)
+
+
+Listener = TerminalListener | PlainListener
+
+
+def listener() -> Listener:
+    """What suits standard error: moving bars on a terminal or in a notebook, plain lines else."""
+    console = Console(stderr=True)
+    drawable = sys.stderr.isatty() and not console.is_dumb_terminal
+    if drawable or console.is_jupyter:
+        return TerminalListener(console)
+    return PlainListener(sys.stderr)
+
+
 @contextmanager
 def show_progress() -> Iterator[None]:
     """Within the block Mainspring's functions show progress, warnings and results.
@@ -108,19 +200,19 @@ def show_progress() -> Iterator[None]:
     with mainspring.show_progress():
         mainspring.fit("summarize", "news.csv", model="google-t5/t5-small", out="runs/news")
     """
-    listener = ConsoleListener(Console(stderr=True))
-    with events.listening(listener):
+    shown = listener()
+    with events.listening(shown):
         try:
             yield
         finally:
-            listener.close()
+            shown.close()
 
 
 @contextmanager
 def printing(as_json: bool, quiet: bool) -> Iterator[None]:
     """What the command line does with events: answers to standard output as they are made, the
     rest to standard error, or with `quiet` warnings only."""
-    listener = ConsoleListener(Console(stderr=True))
+    shown = listener()
 
     def listen(event: events.Event) -> None:
         match event:
@@ -128,12 +220,12 @@ def printing(as_json: bool, quiet: bool) -> Iterator[None]:
                 line = json.dumps(row, ensure_ascii=False, default=str) if as_json else text
                 print(line, flush=True)
             case events.Warn():
-                listener(event)
+                shown(event)
             case _ if not quiet:
-                listener(event)
+                shown(event)
 
     with events.listening(listen):
         try:
             yield
         finally:
-            listener.close()
+            shown.close()

@@ -103,3 +103,12 @@ def shorten(text: str, length: int) -> str:
 def listed(names: Sequence[str]) -> str:
     """`names` for a message: "`a`, `b`, `c`"."""
     return ", ".join(f"`{name}`" for name in names)
+
+
+def duration(seconds: float) -> str:
+    """A span of time as people say it: "41 min 07 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -6,8 +6,9 @@
         state.json               step, scores, hashes: everything else
 
 A folder is filled under a temporary name and then renamed, which is atomic: whenever the process
-dies, the last whole folder is still there. No generator states are saved, because every random
-number of a run is drawn from (seed, step, micro-batch).
+dies, the last whole folder is still there, and what it was writing is removed by the next save. No
+generator states are saved, because every random number of a run is drawn from (seed, step,
+micro-batch).
 """
 
 import json
@@ -42,10 +43,18 @@ def save_state(
     *,
     keep: int = 1,
 ) -> Path:
-    """Writes the state of a run after `step` steps and removes all but the newest `keep`."""
+    """Writes the state of a run after `step` steps and removes all but the newest `keep`.
+
+    Where this step is saved already its weights are the same, and only `state.json` is written.
+    """
     folder = out / FOLDER / f"step-{step:08d}"
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    record = json.dumps({"step": step, **state}, indent=1)
+    if folder.is_dir():
+        write_text(record, folder / STATE)
+        return folder
+    for left_over in folder.parent.glob(".step-*.tmp"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.tmp")
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
@@ -60,9 +69,8 @@ def save_state(
             if isinstance(value, Tensor)
         }
         write_tensors(tensors, temporary / OPTIMIZER)
-        write_text(json.dumps({"step": step, **state}, indent=1), temporary / STATE)
+        write_text(record, temporary / STATE)
         _sync(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
         _sync(folder.parent)
     finally:
@@ -79,6 +87,11 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def forget_states(out: Path) -> None:
+    """Removes what an older run left in the folder."""
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
 
 
 def saved_states(out: Path) -> list[Path]:

@@ -10,7 +10,8 @@ from mainspring.errors import Diverged
 
 
 def first_nonfinite_module(model: nn.Module, forward: Callable[[], Any]) -> str | None:
-    """Runs `forward` and names the first module whose output holds a NaN or an infinity."""
+    """Runs `forward` and names the first module whose output holds a NaN or an infinity: the
+    innermost, since a part is done before the whole."""
     found: list[str] = []
 
     def watch(name: str) -> Callable[..., None]:
@@ -22,8 +23,8 @@ def first_nonfinite_module(model: nn.Module, forward: Callable[[], Any]) -> str 
 
         return hook
 
-    leaves = [(n, m) for n, m in model.named_modules() if n and not list(m.children())]
-    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
+    named = [(name, module) for name, module in model.named_modules() if name]
+    handles = [module.register_forward_hook(watch(name)) for name, module in named]
     try:
         with torch.no_grad():
             forward()
@@ -45,6 +46,11 @@ def largest_gradient(model: nn.Module) -> str:
     """The weight whose gradient is not finite, or else has the largest norm."""
     norms = {n: float(p.grad.norm()) for n, p in model.named_parameters() if p.grad is not None}
     return max(norms, key=lambda name: float("inf") if norms[name] != norms[name] else norms[name])
+
+
+def largest_weight(model: nn.Module) -> str:
+    """The weight that holds the number farthest from zero."""
+    return max(model.named_parameters(), key=lambda item: float(item[1].detach().abs().max()))[0]
 
 
 class DivergenceWatch:

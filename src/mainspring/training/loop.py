@@ -29,6 +29,7 @@ from mainspring.training.health import (
     first_nonfinite_module,
     first_nonfinite_parameter,
     largest_gradient,
+    largest_weight,
 )
 from mainspring.training.optimizer import LearningRate, clip_gradients
 from mainspring.training.rows import EncodedRows
@@ -132,6 +133,11 @@ def train(
                 f"step {step + 1}: the gradient of `{largest_gradient(model)}` is not finite while "
                 "the loss is; try a smaller --learning-rate or --precision float32"
             )
+        if norm == 0 and loss > 0:
+            raise Diverged(
+                f"step {step + 1}: no gradient reaches any weight; the largest number is in "
+                f"`{largest_weight(model)}`. Try a smaller --learning-rate"
+            )
         watch.check(loss, step + 1, model)
         rate = learning_rate.at(step)
         for group in optimizer.param_groups:
@@ -162,7 +168,9 @@ def _where_it_broke(
 
     weight = first_nonfinite_parameter(model)
     module = None if weight else first_nonfinite_module(model, again)
-    where = f"the weight `{weight}` is not finite" if weight else f"it begins in `{module}`"
+    where = (
+        f"the weight `{weight}` is not finite" if weight else f"it begins in `{module or 'loss'}`"
+    )
     return (
         f"step {step + 1}: the loss is not a number; {where}. "
         "Try a smaller --learning-rate, a longer --warmup or --precision float32"

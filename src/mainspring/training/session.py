@@ -5,31 +5,36 @@ the time is up, and saves a state from which the run goes on to the same bits.
 """
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from mainspring.errors import Diverged
 from mainspring.events import Progress, emit, note
 from mainspring.training import checkpointing
 from mainspring.training.loop import Step
-from mainspring.training.signals import stop_requests
+from mainspring.training.signals import Interrupted, StopRequest, stop_requests
+from mainspring.weights.files import write_text
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, BOARD_FOLDER = "metrics.jsonl", "tensorboard"
 
 
 @dataclass(frozen=True)
 class Plan:
     """When a session evaluates, saves and ends.
 
-    `evaluate_every` and `save_every` are in steps; `seconds` bounds the training time, evaluation
-    and saving left out; `patience` is how many evaluations without a better score end the run.
+    `evaluate_every` is in steps; a state is saved after each evaluation, and when `save_seconds`
+    have passed without one. `seconds` bounds the training time, evaluation and saving left out;
+    `patience` is how many evaluations without a better score end the run.
     """
 
     steps: int
     evaluate_every: int
-    save_every: int
+    save_seconds: float = 600.0
     seconds: float | None = None
     patience: int | None = None
     best: str = "loss"
@@ -38,9 +43,13 @@ class Plan:
 
 @dataclass
 class Record:
-    """What a session remembers from step to step, and what is saved as `state.json`."""
+    """What a session remembers from step to step, and what is saved as `state.json`.
+
+    `evaluated` is the last step whose weights were evaluated.
+    """
 
     step: int = 0
+    evaluated: int = 0
     tokens: int = 0
     train_seconds: float = 0.0
     loss: float | None = None
@@ -66,32 +75,26 @@ class Actions:
 
 
 @contextmanager
-def metrics_writer(out: Path, after: int, tensorboard: bool) -> Iterator[Callable[[dict], None]]:
-    """Appends rows to `metrics.jsonl`; rows after step `after` (of a run that died) are dropped."""
-    file = out / METRICS_FILE
-    kept = []
-    if file.exists() and after:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # the half-written last line of a process that was killed
-            if row.get("step", 0) <= after:
-                kept.append(line)
+def metrics_writer(
+    out: Path, record: Record, tensorboard: bool
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Appends rows to `metrics.jsonl`; rows that a run which died wrote after `record` go."""
+    file, after = out / METRICS_FILE, record.step
+    write_text("".join(line + "\n" for line in _lines_until(file, record)), file)
     board = None
     if tensorboard:
         from torch.utils.tensorboard import SummaryWriter
 
-        board = SummaryWriter(str(out / "tensorboard"))
+        board = SummaryWriter(str(out / BOARD_FOLDER), purge_step=after + 1 if after else None)
 
-    with file.open("w", encoding="utf-8") as stream:
-        stream.writelines(line + "\n" for line in kept)
+    with file.open("a", encoding="utf-8") as stream:
 
         def write(row: dict[str, Any]) -> None:
-            _write_line(stream, row)
+            stream.write(json.dumps(row) + "\n")
+            stream.flush()
             if board is not None:
                 for name, value in row.items():
-                    if name != "step" and isinstance(value, int | float):
+                    if name != "step":
                         board.add_scalar(name, value, row["step"])
 
         try:
@@ -101,9 +104,16 @@ def metrics_writer(out: Path, after: int, tensorboard: bool) -> Iterator[Callabl
                 board.close()
 
 
-def _write_line(stream: TextIO, row: dict[str, Any]) -> None:
-    stream.write(json.dumps(row) + "\n")
-    stream.flush()
+def _lines_until(file: Path, record: Record) -> Iterator[str]:
+    """The lines of a metrics file that belong to `record`, without the half-written last one of a
+    process that was killed."""
+    if not record.step or not file.exists():
+        return
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            row = json.loads(line)
+            if row["step"] <= (record.step if "loss" in row else record.evaluated):
+                yield line
 
 
 def is_better(plan: Plan, scores: dict[str, float], best: dict[str, float]) -> bool:
@@ -125,39 +135,72 @@ def run_session(
 ) -> Record:
     """Consumes steps until the plan, the clock, the patience or a signal ends the session.
 
-    `record.ended` says which: "steps", "minutes", "patience" or the name of the signal.
+    `record.ended` says which: "steps", "minutes", "patience" or the name of the signal. What is due
+    after a step follows from the record alone, so that a resumed session does what the one before
+    it left undone.
     """
+    saved, saved_at = (record.step, record.evaluated), time.monotonic()
     with stop_requests() as stop:
-        while record.step < plan.steps and not record.ended:
+        while True:
+            if not stop and _evaluation_is_due(plan, record):
+                with suppress(Interrupted):
+                    _evaluate(plan, record, actions, write, stop)
+            record.ended = _ended(plan, record) or stop.name or ""
+            now, at = (record.step, record.evaluated), time.monotonic()
+            late = at - saved_at >= plan.save_seconds
+            if saved != now and (record.ended or record.evaluated == record.step or late):
+                actions.save(record)
+                saved, saved_at = now, at
+            if record.ended:
+                break
             step = next(steps)
             record.step = step.number
             record.loss = step.loss
             record.tokens += step.tokens
             record.train_seconds += step.seconds
-            write({name: float(f"{value:.7g}") for name, value in _step_row(step).items()})
+            write(_step_row(step))
             _show(step, plan, record)
-            if stop:
-                record.ended = str(stop.name)
-            elif plan.seconds is not None and record.train_seconds >= plan.seconds:
-                record.ended = "minutes"
-            elif record.step == plan.steps:
-                record.ended = "steps"
-            over = bool(record.ended)
-            if not stop and (over or record.step % plan.evaluate_every == 0):
-                _evaluate(plan, record, actions, write)
-                if not over and plan.patience and record.worse_in_a_row >= plan.patience:
-                    record.ended = "patience"
-            if record.ended or record.step % plan.save_every == 0:
-                actions.save(record)
     if record.step < plan.steps:
         emit(Progress("training", record.step, record.step, "steps", {"ended": record.ended}))
     return record
 
 
+def _over(plan: Plan, record: Record) -> str:
+    """Why there are no more steps to take, or ""."""
+    if record.step >= plan.steps:
+        return "steps"
+    if plan.seconds is not None and record.train_seconds >= plan.seconds:
+        return "minutes"
+    return ""
+
+
+def _evaluation_is_due(plan: Plan, record: Record) -> bool:
+    due = record.step % plan.evaluate_every == 0 or bool(_over(plan, record))
+    return due and record.step > record.evaluated
+
+
+def _ended(plan: Plan, record: Record) -> str:
+    """Why the run is over, its last weights evaluated, or ""."""
+    if record.evaluated < record.step:
+        return ""
+    impatient = bool(plan.patience) and record.worse_in_a_row >= (plan.patience or 0)
+    return _over(plan, record) or ("patience" if impatient else "")
+
+
 def _step_row(step: Step) -> dict[str, float]:
-    row = asdict(step)
-    row["step"] = row.pop("number")
-    return row
+    return {
+        "step": step.number,
+        "loss": _rounded(step.loss),
+        "learning_rate": _rounded(step.learning_rate),
+        "gradient_norm": _rounded(step.gradient_norm),
+        "tokens": step.tokens,
+        "target_tokens": step.target_tokens,
+        "seconds": _rounded(step.seconds),
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.7g}")
 
 
 def _show(step: Step, plan: Plan, record: Record) -> None:
@@ -171,16 +214,29 @@ def _show(step: Step, plan: Plan, record: Record) -> None:
 
 
 def _evaluate(
-    plan: Plan, record: Record, actions: Actions, write: Callable[[dict[str, Any]], None]
+    plan: Plan,
+    record: Record,
+    actions: Actions,
+    write: Callable[[dict[str, Any]], None],
+    stop: StopRequest,
 ) -> None:
-    scores = actions.evaluate()
-    write({"step": record.step, **{f"valid_{name}": value for name, value in scores.items()}})
-    score = scores[plan.best]
+    """Scores the weights and keeps them if they are the best. A stop request during the scoring
+    raises `Interrupted`: it is done again when the run goes on."""
+    with stop.interrupting():
+        scores = actions.evaluate()
+    broken = [name for name, value in scores.items() if not math.isfinite(value)]
+    if broken:
+        raise Diverged(
+            f"step {record.step}: the validation {broken[0]} is not a number, so the last step "
+            "broke the weights; try a smaller --learning-rate or --precision float32"
+        )
+    write({"step": record.step, **{f"valid_{n}": _rounded(v) for n, v in scores.items()}})
+    record.evaluated = record.step
     better = is_better(plan, scores, record.best_scores)
     shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
     note(f"step {record.step}: {shown}{'  (best so far)' if better else ''}")
     if better:
-        record.best_score, record.best_step = score, record.step
+        record.best_score, record.best_step = scores[plan.best], record.step
         record.best_scores, record.worse_in_a_row = scores, 0
         actions.keep(scores)
     else:

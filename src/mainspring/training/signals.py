@@ -9,14 +9,35 @@ from types import FrameType
 from mainspring.events import warn
 
 
+class Interrupted(BaseException):
+    """Raised by a stop request within `StopRequest.interrupting`. No Exception, so that nothing
+    on the way takes it for a failure."""
+
+
 class StopRequest:
     """Set when the process was asked to stop."""
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self._interrupts = False
 
     def __bool__(self) -> bool:
         return self.name is not None
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within the block a request raises `Interrupted` at once: for work that can be thrown
+        away and done again."""
+        self._interrupts = True
+        try:
+            yield
+        finally:
+            self._interrupts = False
+
+    def ask(self, name: str) -> None:
+        self.name = name
+        if self._interrupts:
+            raise Interrupted
 
 
 @contextmanager
@@ -32,10 +53,11 @@ def stop_requests() -> Iterator[StopRequest]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: FrameType | None) -> None:
-        request.name = signal.Signals(number).name
         for each, handler in before.items():
             signal.signal(each, handler)
-        warn(f"{request.name}: finishing this step, then saving; once more to stop at once")
+        name = signal.Signals(number).name
+        warn(f"{name}: finishing this step, then saving; once more to stop at once")
+        request.ask(name)
 
     for number in before:
         signal.signal(number, ask)

@@ -4,8 +4,10 @@ A verb's parameters are its options, its docstring their help. It returns a `Res
 Python, lines for the command line.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+
+from mainspring.errors import BadOption
 
 
 class Result(Protocol):
@@ -15,3 +17,11 @@ class Result(Protocol):
 
     def lines(self, as_json: bool) -> Iterator[str]:
         """What goes to standard output: text for people, or JSON objects."""
+
+
+def check_choices(verb: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """BadOption where an option's value is none of those its annotation lists. The command line
+    checks that itself; a call from Python comes unchecked."""
+    for name, kind in get_type_hints(verb).items():
+        if get_origin(kind) is Literal and options[name] not in get_args(kind):
+            raise BadOption.unknown(name.replace("_", " "), str(options[name]), get_args(kind))

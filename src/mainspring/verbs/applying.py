@@ -15,9 +15,10 @@ from typing import Any
 from mainspring import events, registry
 from mainspring.data import schema
 from mainspring.data.readers import Source, columns, read_rows, sources
-from mainspring.data.rows import Row
+from mainspring.data.rows import Row, suffix
 from mainspring.data.schema import Field
 from mainspring.data.skipped import SkipLog
+from mainspring.data.sources import KNOWN
 from mainspring.errors import BadData, BadOption, Missing
 from mainspring.formulations.prediction import OnLong, Prediction, predict
 from mainspring.tasks import Task
@@ -133,10 +134,12 @@ def input_rows(task: Task, request: Request, skipped: SkipLog) -> Iterator[schem
         else:
             row = Row({"text": given}, "argument", 1)
             found.append(partial(_checked, iter([row]), field, skipped))
-    return _all(found)
+    return _all(found, skipped)
 
 
-def _all(found: list[Callable[[], Iterator[schema.Example]]]) -> Iterator[schema.Example]:
+def _all(
+    found: list[Callable[[], Iterator[schema.Example]]], skipped: SkipLog
+) -> Iterator[schema.Example]:
     """The rows of all inputs; one input without a usable row does not lose the others."""
     usable, problems = 0, []
     for rows in found:
@@ -145,7 +148,7 @@ def _all(found: list[Callable[[], Iterator[schema.Example]]]) -> Iterator[schema
                 usable += 1
                 yield row
         except BadData as error:
-            if len(found) == 1:
+            if len(found) == 1 or skipped.strict:
                 raise
             events.warn(str(error))
             problems.append(str(error))
@@ -158,15 +161,22 @@ def _checked(rows: Iterable[Row], field: Field, skipped: SkipLog) -> Iterator[sc
 
 
 def _is_path(given: str) -> bool:
-    """Whether the words name a file or folder; words that only look like one are an error."""
+    """Whether the words name a file or folder; a name that is not there is an error.
+
+    A word counts as a name by a suffix that is read here, by a beginning like "./", or by lying in
+    a folder that exists; so "and/or", or a text in a script without blanks, stays a text.
+    """
     try:
-        if Path(given).exists():
+        path = Path(given)
+        if path.exists():
             return True
-    except OSError:  # too long for a name: a text
-        return False
-    looks = " " not in given.strip() and ("/" in given or Path(given).suffix)
-    if looks:
-        sources(given)  # raises Missing with the nearest name
+        if " " in given.strip() or "\n" in given:
+            return False
+        named = suffix(path) in KNOWN or given.startswith(("/", "./", "../", "~"))
+        if named or ("/" in given and path.parent.is_dir()):
+            sources(given)  # raises Missing with the nearest name
+    except (OSError, ValueError):  # too long for a name, or with characters none can have: a text
+        pass
     return False
 
 
@@ -220,10 +230,12 @@ class Output:
         whole = 0
         with self.part.open("rb") as stream:
             for line in stream:
+                if not line.endswith(b"\n"):
+                    break
                 try:
                     rows.append(json.loads(line))
                 except ValueError:
-                    break
+                    raise BadData("not a file of predictions", file=self.part) from None
                 whole += len(line)
         os.truncate(self.part, whole)
         return rows
@@ -253,7 +265,12 @@ class Output:
                 stream.flush()
                 self.count += 1
 
-            yield rows, write
+            try:
+                yield rows, write
+            except BaseException:
+                if self.count:
+                    events.note(f"{self.part}: {self.count} rows kept; run it again to go on")
+                raise
 
     def finish(self) -> None:
         """Puts the file in its place, in the format its suffix names."""

@@ -1,12 +1,14 @@
 """`run`: applies a model to texts, files, folders, tables or standard input."""
 
 import functools
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mainspring.events import Answer, emit
+from mainspring.verbs import check_choices
 
 JSON_ROW = dict[str, Any]
 
@@ -27,7 +29,7 @@ def run(
     length_penalty: float | None = None,
     no_repeat_ngram_size: int | None = None,
     repetition_penalty: float | None = None,
-    do_sample: bool = False,
+    do_sample: bool | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -91,41 +93,49 @@ def run(
     strict
         Stop at the first broken row instead of counting it.
     """
+    return list(answers(locals()))
+
+
+GENERATION = (
+    "max_new_tokens",
+    "min_new_tokens",
+    "num_beams",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "repetition_penalty",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "seed",
+)
+
+
+def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
+    """The predictions that `run` gives for these options, each as soon as it is made."""
+    check_choices(run, options)
     from mainspring.verbs.applying import Request, apply
 
-    generation = {
-        "max_new_tokens": max_new_tokens,
-        "min_new_tokens": min_new_tokens,
-        "num_beams": num_beams,
-        "length_penalty": length_penalty,
-        "no_repeat_ngram_size": no_repeat_ngram_size,
-        "repetition_penalty": repetition_penalty,
-        "do_sample": do_sample or None,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "seed": seed,
-    }
+    out, text = options["out"], options["text"]
+    generation = {name: options[name] for name in GENERATION if options[name] is not None}
     request = Request(
-        task,
-        tuple(map(str, inputs)),
-        model,
-        None if out is None else Path(out),
-        {} if text is None else {"text": text},
-        lines,
-        on_long,
-        max_source,
-        {name: value for name, value in generation.items() if value is not None},
-        precision,
-        device,
-        strict,
+        task=options["task"],
+        inputs=tuple(map(str, options["inputs"])),
+        model=options["model"],
+        out=None if out is None else Path(out),
+        named={} if text is None else {"text": text},
+        lines=options["lines"],
+        on_long=options["on_long"],
+        max_source=options["max_source"],
+        generation=generation,
+        precision=options["precision"],
+        device=options["device"],
+        strict=options["strict"],
     )
-    rows = []
     for row, answer in apply(request):
         emit(Answer(row, answer))
-        rows.append(row)
-    return rows
+        yield row
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,9 @@ class Done:
 
 @functools.wraps(run)
 def command(*args: Any, **kwargs: Any) -> Done:
-    """`run` for the command line."""
-    run(*args, **kwargs)
+    """`run` for the command line, which prints the answers and keeps none."""
+    bound = inspect.signature(run).bind(*args, **kwargs)
+    bound.apply_defaults()
+    for _ in answers(bound.arguments):
+        pass
     return Done()
