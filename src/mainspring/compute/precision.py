@@ -91,13 +91,17 @@ def prepare(
     before = sum(p.numel() * p.element_size() for p in model.parameters())
     model.eval()
     dtype = torch.float32 if chosen == "float32" else torch.bfloat16
+    last = model.decoder or model.encoder
+    assert last is not None
+    # After norms that close each part, the hidden states stay float32, and so do heads' own layers.
+    head_dtype = torch.float32 if any(type(m) is PostNorm for m in last.modules()) else dtype
     for name, head in model.heads.items():
         if type(head) is VocabularyHead and chosen != "float32":
             table = model.table(model.spec.decoder or model.spec.encoder)
             make = _maker(chosen, device, by_row=True)
-            place(model, f"heads.{name}", ProjectedVocabularyHead(head, table, make, dtype))
+            place(model, f"heads.{name}", ProjectedVocabularyHead(head, table, make, head_dtype))
         else:
-            head.to(dtype)
+            head.to(head_dtype)
     for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
         if isinstance(stack, Stack):
             _prepare_stack(stack, chosen, fast, decodes=side == "decoder")
