@@ -75,7 +75,8 @@ def parse_model(data: bytes) -> SentencePieceModel:
 def build_tokenizer(model: SentencePieceModel, extra: tuple[str, ...] = ()) -> "Tokenizer":
     """A tokenizer that gives the same ids; `extra` tokens are appended to the vocabulary.
 
-    Control and user-defined pieces, and `extra`, are recognised in the text before anything else.
+    Unknown, control and user-defined pieces, and `extra`, are recognised in the text before all
+    else.
     """
     import tokenizers
     from tokenizers import AddedToken, decoders, models
@@ -101,9 +102,10 @@ def build_tokenizer(model: SentencePieceModel, extra: tuple[str, ...] = ()) -> "
         backend.decoder = decoders.Sequence(steps)
     else:
         backend.decoder = decoders.Metaspace(SPACE, scheme)
-    added = [(text, kind) for text, _, kind in model.pieces if kind in (CONTROL, USER_DEFINED)]
-    for text, kind in [*added, *((text, CONTROL) for text in extra)]:
-        backend.add_tokens([AddedToken(text, normalized=False, special=kind == CONTROL)])
+    apart = (UNKNOWN, CONTROL, USER_DEFINED)
+    added = [(text, kind != USER_DEFINED) for text, _, kind in model.pieces if kind in apart]
+    for text, is_special in [*added, *((text, True) for text in extra)]:
+        backend.add_tokens([AddedToken(text, normalized=False, special=is_special)])
     return backend
 
 

@@ -241,7 +241,7 @@ def train_tokenizer(
     """A new tokenizer of `vocabulary` ids in T5's layout: `<pad>` 0, `</s>` 1, `<unk>` 2, and the
     sentinels as the last 100.
 
-    "unigram" (Kudo, 2018) normalises text by NFKC and keeps line breaks and repeated spaces;
+    "unigram" (Kudo, 2018) normalises text by NFC and keeps line breaks and repeated spaces;
     characters too rare to get a place become `<unk>`. "byte-bpe" (Radford et al., 2019) gives
     every text back byte for byte. `texts` are read once. Where they are too few for so many ids
     the tokenizer has fewer, and a warning says so.

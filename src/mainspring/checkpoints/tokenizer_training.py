@@ -28,7 +28,9 @@ def train_unigram(texts: Iterable[str], room: int, first: list[str]) -> "tokeniz
     pad, eos, unk = first
     written = io.BytesIO()
     sentencepiece.set_random_generator_seed(0)
-    lines = _lines(normalizers.NFKC(), texts)
+    # The trainer turns an error in its input into one of its own that says less.
+    failures: list[BaseException] = []
+    lines = _guarded(_lines(normalizers.NFC(), texts), failures)
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=lines,
@@ -52,6 +54,8 @@ def train_unigram(texts: Iterable[str], room: int, first: list[str]) -> "tokeniz
             minloglevel=2,
         )
     except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
         raise BadOption(
             f"a unigram tokenizer of {room} pieces cannot be trained on these texts; ask for a "
             f"larger vocabulary, or for `byte-bpe` ({str(error).rpartition('] ')[2]})"
@@ -59,11 +63,12 @@ def train_unigram(texts: Iterable[str], room: int, first: list[str]) -> "tokeniz
     pieces = parse_model(written.getvalue()).pieces
     scored = [(text, score) for text, score, _ in pieces]
     backend = tokenizers.Tokenizer(models.Unigram(scored, unk_id=2))
+    # NFC, where T5's own files have NFKC: that would write Chinese text with Latin punctuation.
     # Every line, not only the first, begins with the mark of a word's beginning; taking one mark
     # off each line when decoding gives every line break and space back.
     backend.normalizer = normalizers.Sequence(
         [
-            normalizers.NFKC(),
+            normalizers.NFC(),
             normalizers.Replace(" ", SPACE),
             normalizers.Replace(Regex(r"^(?=[^\n])"), SPACE),
         ]
@@ -122,3 +127,12 @@ def _lines(normalizer: "tokenizers.normalizers.Normalizer", texts: Iterable[str]
         for line in normalizer.normalize_str(text).split("\n"):
             for at in range(0, len(line), LONGEST_LINE):
                 yield line[at : at + LONGEST_LINE]
+
+
+def _guarded(lines: Iterator[str], failures: list[BaseException]) -> Iterator[str]:
+    """The lines; what stops them is kept in `failures`."""
+    try:
+        yield from lines
+    except BaseException as error:
+        failures.append(error)
+        raise

@@ -1,0 +1,168 @@
+"""SentencePiece files: the same ids as the `sentencepiece` library and as `transformers`."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, T5Tokenizer
+
+from mainspring.checkpoints.sentencepiece import build_tokenizer, parse_model
+from mainspring.checkpoints.tokenizer import Tokenizer
+from mainspring.errors import BadWeights
+
+lean = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+
+ENGLISH = (
+    "It was the best of times, it was the worst of times; it was the age of wisdom, it was the "
+    "age of foolishness. In 1859 the naïve reader paid £3.50 — or 4 francs — for a café crème, "
+    'and said: "How much is x² + y² ≤ 10 µm?" E-mail me@example.org, or see https://example.org/.'
+)
+CHINESE = (
+    "本文研究了深度学习在自然语言处理中的应用，并在三个数据集上给出了实验结果。"
+    "结果表明：该方法优于现有的方法（见表２），但训练时间较长。春眠不觉晓，处处闻啼鸟。"
+)
+OTHER = "Emoji 🙂🎉 and flags 🇩🇪, ﬁne ligatures, ｆｕｌｌ　ｗｉｄｔｈ, tabs\tand\nlines, ½ Ⅷ ㎏ …"
+CORPUS = [part for text in (ENGLISH, CHINESE, OTHER) for part in (text, *text.split(". "))] * 8
+
+
+def train(**options: object) -> bytes:
+    """A `.model` file in T5's layout."""
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS),
+        model_writer=written,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    return written.getvalue()
+
+
+MODELS = {
+    "unigram": {"vocab_size": 400, "character_coverage": 0.99},
+    "unigram, bytes": {"vocab_size": 600, "character_coverage": 0.98, "byte_fallback": True},
+    "unigram, pieces over spaces": {"vocab_size": 400, "split_by_whitespace": False},
+    "unigram, spaces kept": {"vocab_size": 400, "remove_extra_whitespaces": False},
+    "unigram, no space before": {"vocab_size": 400, "add_dummy_prefix": False},
+    "unigram, text as it is": {"vocab_size": 400, "normalization_rule_name": "identity"},
+    "bpe": {"vocab_size": 500, "model_type": "bpe", "character_coverage": 0.99},
+    "bpe, bytes": {
+        "vocab_size": 700,
+        "model_type": "bpe",
+        "character_coverage": 0.98,
+        "byte_fallback": True,
+    },
+}
+WORDS = st.sampled_from([*ENGLISH.split(), *CHINESE, *OTHER.split(), " ", "  ", "qzx", "龘", "🦊"])
+SENTENCES = st.lists(WORDS, max_size=12).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, bytes]:
+    return {name: train(**options) for name, options in MODELS.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ids_are_those_of_the_sentencepiece_library(trained: dict[str, bytes], name: str) -> None:
+    reference = sentencepiece.SentencePieceProcessor(model_proto=trained[name])
+    ours = build_tokenizer(parse_model(trained[name]))
+    assert ours.get_vocab_size() == reference.get_piece_size()
+
+    @lean
+    @given(SENTENCES)
+    def check(text: str) -> None:
+        wanted = reference.encode(text)
+        assert ours.encode(text).ids == wanted, text
+        if reference.unk_id() not in wanted:
+            assert ours.decode(wanted) == reference.decode(wanted)
+
+    check()
+    for text in CORPUS[:12]:
+        assert ours.encode(text).ids == reference.encode(text)
+
+
+def test_real_texts(shared_data: Path) -> None:
+    """English, Chinese and emoji names, with a model trained on part of them."""
+    texts = []
+    for file in (
+        "summarization/scitldr_a/test.jsonl",
+        "summarization/csl_zh/test.jsonl",
+        "summarization/debian_synopsis_en/validation.jsonl",
+        "translation/debian_en_fr/validation.jsonl",
+    ):
+        with (shared_data / file).open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line, _ in zip(lines, range(120), strict=False)]
+        texts += [value for row in rows for value in row.values() if isinstance(value, str)]
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts[::3]),
+        model_writer=written,
+        vocab_size=3000,
+        character_coverage=0.9995,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    reference = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+    ours = build_tokenizer(parse_model(written.getvalue()))
+    for text, encoding in zip(texts, ours.encode_batch_fast(texts), strict=True):
+        assert encoding.ids == reference.encode(text), text
+
+
+def test_a_t5_folder_with_spiece_model_only(trained: dict[str, bytes], tmp_path: Path) -> None:
+    """100 sentinels after the pieces and </s> after the text, as `transformers` has it; and what
+    is saved opens there with the same ids."""
+    (tmp_path / "spiece.model").write_bytes(trained["unigram"])
+    ours = Tokenizer.open(tmp_path)
+    assert ours is not None
+    theirs = T5Tokenizer.from_pretrained(tmp_path)
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=trained["unigram"]).get_piece_size()
+    assert ours.vocabulary == pieces + 100
+    assert ours.id_of("<extra_id_0>") == pieces + 99
+    assert (ours.pad_id, ours.eos_id, ours.unk_id, ours.bos_id) == (0, 1, 2, None)
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    ours.save(saved)
+    assert (saved / "spiece.model").read_bytes() == trained["unigram"]
+    (saved / "config.json").write_text('{"model_type": "t5"}')
+    reopened = [Tokenizer.open(saved), AutoTokenizer.from_pretrained(saved)]
+    for text in [*CORPUS[:12], "", "fill <extra_id_0> and<extra_id_12> in", "end</s>", "a <pad> b"]:
+        ids = ours.encode(text)
+        assert ids == theirs(text).input_ids, text
+        assert [reopened[0].encode(text), reopened[1](text).input_ids] == [ids, ids]
+        for skip in (True, False):
+            wanted = theirs.decode(ids, skip_special_tokens=skip)
+            assert ours.decode(ids, skip) == wanted
+            assert reopened[1].decode(ids, skip_special_tokens=skip) == wanted
+
+
+def test_extra_ids_of_the_side_files(trained: dict[str, bytes], tmp_path: Path) -> None:
+    """mT5 has none, other checkpoints another number."""
+    (tmp_path / "spiece.model").write_bytes(trained["unigram"])
+    for count in (0, 7):
+        config = {"tokenizer_class": "T5Tokenizer", "extra_ids": count, "eos_token": "</s>"}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        ours = Tokenizer.open(tmp_path)
+        assert ours is not None
+        assert (ours.id_of("<extra_id_0>") is None) is (count == 0)
+        reference = sentencepiece.SentencePieceProcessor(model_proto=trained["unigram"])
+        assert ours.vocabulary == reference.get_piece_size() + count
+        assert ours.encode(ENGLISH) == [*reference.encode(ENGLISH), 1]
+
+
+def test_a_cut_or_foreign_file_is_refused(trained: dict[str, bytes], tmp_path: Path) -> None:
+    file = tmp_path / "spiece.model"
+    for data in (trained["unigram"][:-100], trained["bpe"][:37], b"", b"plain text", b"\xff" * 50):
+        file.write_bytes(data)
+        with pytest.raises(BadWeights, match=r"spiece\.model: not a SentencePiece model"):
+            Tokenizer.open(tmp_path)
+    file.write_bytes(train(vocab_size=300, model_type="word"))
+    with pytest.raises(BadWeights, match="only Unigram and BPE"):
+        Tokenizer.open(tmp_path)

@@ -1,0 +1,77 @@
+"""safetensors files: read lazily, written whole."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from mainspring.errors import BadWeights
+from mainspring.weights.files import (
+    INDEX,
+    TensorFiles,
+    weight_files,
+    write_sharded,
+    write_tensors,
+    write_text,
+)
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    return {
+        "a": torch.rand(4, 6),
+        "b": torch.rand(3).bfloat16(),
+        "turned": torch.rand(2, 5).T,
+        "number": torch.tensor(1.5),
+    }
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    written = tensors()
+    write_tensors(written, tmp_path / "model.safetensors")
+    with TensorFiles(weight_files(tmp_path)) as files:
+        assert set(files) == set(written)
+        assert len(files) == 4
+        assert "a" in files
+        assert "c" not in files
+        assert all(torch.equal(files[name], tensor) for name, tensor in written.items())
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("size", [1, 50, 100, 10_000])
+def test_shards_hold_everything_once(tmp_path: Path, size: int) -> None:
+    written = tensors()
+    write_sharded(written, tmp_path, size)
+    names = weight_files(tmp_path)
+    assert len(names) == {1: 4, 50: 2, 100: 2, 10_000: 1}[size]
+    assert (tmp_path / INDEX).exists() is (size < 10_000)
+    with TensorFiles(names) as files:
+        assert set(files) == set(written)
+        assert all(torch.equal(files[name], tensor) for name, tensor in written.items())
+
+
+def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
+    files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    for file in files:
+        write_tensors({"a": torch.rand(2)}, file)
+    with (
+        pytest.raises(BadWeights, match=r"tensor `a` is also in one\.safetensors"),
+        TensorFiles(files),
+    ):
+        pass
+
+
+def test_a_failed_write_leaves_the_former_file(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    write_text("before\n", file)
+    with pytest.raises(UnicodeEncodeError):
+        write_text("\ud800", file)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadWeights, match="could not be written"):
+        write_text("x", tmp_path / "folder")
+    with pytest.raises(BadWeights, match="could not be written"):
+        write_tensors({"a": torch.rand(2)}, tmp_path / "absent" / "model.safetensors")
+    assert file.read_text() == "before\n"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "notes.txt"]
