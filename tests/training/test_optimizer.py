@@ -1,5 +1,5 @@
 import math
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -33,8 +33,8 @@ def test_the_rate_rises_to_its_peak_and_then_never_rises(
     top = rates.index(max(rates))
     assert max(rates) == pytest.approx(0.5)
     assert top == min(total, max(1, round(warmup * total))) - 1
-    assert all(a < b for a, b in zip(rates[:top], rates[1 : top + 1], strict=True))
-    assert all(a >= b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+    assert all(a < b for a, b in pairwise(rates[: top + 1]))
+    assert all(a >= b for a, b in pairwise(rates[top:]))
     assert all(0 < rate <= 0.5 + 1e-9 for rate in rates)
 
 
