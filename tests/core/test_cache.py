@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mainspring.core.cache import Cache
+from mainspring.core.cache import Cache, moved_places, take_rows
 
 lean = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 HEADS, WIDTH = 2, 3
@@ -67,3 +67,23 @@ def test_an_empty_cache_holds_nothing() -> None:
     cache = Cache(2, 8)
     cache.reorder(torch.tensor([0, 0]))
     assert (cache.length, cache.rows, cache.bytes()) == (0, 0, 0)
+
+
+def test_positions_before_since_are_not_touched() -> None:
+    cache, wanted = Cache(1, 6), torch.randn(3, HEADS, 5, WIDTH)
+    cache.layers[0].append(wanted.clone(), wanted + 1)
+    cache.reorder(torch.tensor([0, 0, 1]), since=3)
+    nothing = wanted[:, :, :0]
+    for got, was in zip(
+        cache.layers[0].append(nothing, nothing), (wanted, wanted + 1), strict=True
+    ):
+        assert torch.equal(got[:, :, :3], was[:, :, :3])
+        assert torch.equal(got[:, :, 3:], was[[0, 0, 1], :, 3:])
+
+
+def test_rows_that_stay_are_not_copied() -> None:
+    x = torch.arange(12.0).view(4, 3)
+    kept = take_rows(x, torch.tensor([0, 3, 2]))
+    assert kept.data_ptr() == x.data_ptr()
+    assert kept[:, 0].tolist() == [0, 9, 6]
+    assert moved_places(torch.tensor([0, 3, 2])).tolist() == [1]

@@ -194,6 +194,8 @@ class CrossAttention(_Attention):
             assert memory_BSD is not None
             k_BKSE, v_BKSE = map(self.split, self.kv(memory_BSD))
             if cache is not None:
+                # Every later step reads all of them: a head's keys must lie side by side.
+                k_BKSE, v_BKSE = k_BKSE.contiguous(), v_BKSE.contiguous()
                 cache.cross = k_BKSE, v_BKSE
         q_BTD = self.q(x_BTD)
         batch, queries = q_BTD.shape[:2]

@@ -111,11 +111,15 @@ def beam_search(
             closed = ~hopeful | (found.full & early)
             final = best / tokens**penalty + NONE * ((~real).float() + closed[:, None])
             found.add(final, _grown(ids, parents, newest, length), tokens, real)
+            if tokens == longest - first:
+                break
         scores, order = (best + NONE * ended).topk(beams)
         parents, newest = parents.gather(1, order), newest.gather(1, order)
         _follow(state, ids[:, :, :length], parents)
         ids = _grown(ids, parents, newest, length)
 
+        if not bool(found.full.any()):
+            continue
         hopeful = hopeful & _may_improve(scores, found, tokens, longest - first, options)
         closed = ~hopeful | (found.full & early)
         if bool(closed.all()):

@@ -140,6 +140,7 @@ NO_EFFECT = frozenset(
         "cache_config",
         "cache_implementation",
         "compile_config",
+        "continuous_batching_config",
         "disable_compile",
         "is_assistant",
         "low_memory",

@@ -320,9 +320,8 @@ def build_processors(
     return made
 
 
-def process(processors: Sequence[Processor], logits: Tensor, written: Written) -> Tensor:
-    """What all `processors` make of `logits` (which stay as they are)."""
-    scores = logits.to(torch.float32, copy=True)
+def process(processors: Sequence[Processor], scores: Tensor, written: Written) -> Tensor:
+    """What all `processors` make of `scores`, which they may overwrite."""
     for processor in processors:
         scores = processor(scores, written)
     return scores

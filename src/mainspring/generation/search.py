@@ -167,7 +167,8 @@ def _steps(
     sources = torch.arange(len(prompt), device=prompt.device)
     logits = state.advance(prompt)
     if processors:
-        logits = process(processors, logits, Written(prompt, sources))
+        scores = logits.to(torch.float32, copy=True)
+        logits = process(processors, scores, Written(prompt, sources))
     sources, logits = (repeated(t, options.num_return_sequences) for t in (sources, logits))
     state.widen(options.num_return_sequences)
 
@@ -175,8 +176,9 @@ def _steps(
         if length > first:
             logits = state.advance(ids[:, None])
             if processors:
+                scores = logits.to(torch.float32, copy=True)
                 written = Written(sequences[rows, :length], sources[rows])
-                logits = process(processors, logits, written)
+                logits = process(processors, scores, written)
         ids = choose(logits, rows, length - first)
         if waiting:
             ids = ids.masked_fill(done, pad)

@@ -13,8 +13,8 @@ from mainspring.generation.options import GenerationOptions, as_ids
 class State:
     """The memory that rows read, their cache and their padding; `advance` is one model step.
 
-    An encoder-decoder keeps memory and cross-attention once per input, so the `group` rows that
-    read one input stay side by side and leave together. Elsewhere a group is a single row.
+    The `group` rows that go on from one input stand side by side and leave together, since an
+    encoder-decoder keeps memory and cross-attention once per input.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class State:
         self.cache.reorder(rows)
         if self.keep_BS is not None:
             self.keep_BS = self.keep_BS[rows]
-        if self.memory_BSD is not None:
-            self.group = times
+        self.group = times
 
     def reorder(self, rows: Tensor, since: int) -> None:
         """Place i goes on from row `rows[i]`, of the same input; see `Cache.reorder`."""
