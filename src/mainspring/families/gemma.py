@@ -6,13 +6,17 @@ logits (2) or normalise queries and keys and turn windowed layers at a rate of t
 """
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 from mainspring import spec
-from mainspring.errors import BadOption
 from mainspring.families import Config, Family
-from mainspring.families.heads import Stored, find_heads, saved_config
-from mainspring.families.keys import Keys, activation, labels, words
+from mainspring.families.heads import (
+    CAUSAL,
+    causal_classes,
+    causal_heads,
+    causal_pairs,
+    saved_config,
+)
+from mainspring.families.keys import Keys, activation, sliding_layers, words
 from mainspring.families.layout import layer_pairs, norm
 from mainspring.families.rope import rotary
 from mainspring.weights.maps import Ignored, Pair, Shifted, same
@@ -78,10 +82,6 @@ KEYS = Keys(
     harmless=words("cache_implementation _sliding_window_pattern hidden_act"),
 )
 STEMS = {"gemma": "Gemma", "gemma2": "Gemma2", "gemma3_text": "Gemma3"}
-HEADS = {
-    "vocabulary": Stored("lm_head.weight", ("ForCausalLM",)),
-    "classes": Stored("score.weight", ("ForSequenceClassification",)),
-}
 NORM = Shifted(1.0)
 _LAYER = {
     **{f"self_attention.qkv.{p}": f"self_attn.{p}_proj" for p in "qkv"},
@@ -104,13 +104,14 @@ LAYER = {
 }
 
 
-def head(name: str, config: Config) -> spec.Head:
-    """A head as Gemma has it."""
-    if name == "classes":
-        return spec.ClassHead(labels(config), pool="last", bias=False)
-    c = KEYS.read(config)
+def vocabulary(c: Config) -> spec.VocabularyHead:
     cap = c.get("final_logit_softcapping")
     return spec.VocabularyHead(c["vocab_size"], tied=c["tie_word_embeddings"], soft_cap=cap)
+
+
+def head(name: str, config: Config) -> spec.Head:
+    """A head as Gemma has it."""
+    return causal_classes(config) if name == "classes" else vocabulary(KEYS.read(config))
 
 
 def windowed(c: Config) -> list[bool]:
@@ -118,15 +119,8 @@ def windowed(c: Config) -> list[bool]:
     depth = c["num_hidden_layers"]
     if "layer_types" not in c:
         return [False] * depth
-    kinds, every = c["layer_types"], c.get("sliding_window_pattern", 2)
-    if kinds is None:
-        return [(i + 1) % every != 0 for i in range(depth)]
-    if len(kinds) != depth or set(kinds) - {"full_attention", "sliding_attention"}:
-        raise BadOption(
-            f"config.json: `layer_types` must name {depth} layers, each full_attention or "
-            f"sliding_attention; it has {len(kinds)}: {', '.join(sorted(set(kinds)))}"
-        )
-    return [kind == "sliding_attention" for kind in kinds]
+    every = c.get("sliding_window_pattern", 2)
+    return sliding_layers(c) or [(i + 1) % every != 0 for i in range(depth)]
 
 
 def turns(c: Config) -> tuple[spec.Rotary, spec.Rotary]:
@@ -183,15 +177,7 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
         tuple(layer(slides) for slides in windowed(c)),
         final_norm=rms,
     )
-    return spec.Model(decoder=decoder, heads=_heads(config, c, names))
-
-
-def _heads(config: Config, c: Config, names: Collection[str]) -> tuple[tuple[str, Any], ...]:
-    if "classes" in find_heads(config, names, HEADS):
-        return (("classes", head("classes", config)),)
-    tied = c["tie_word_embeddings"] and "lm_head.weight" not in names
-    cap = c.get("final_logit_softcapping")
-    return (("vocabulary", spec.VocabularyHead(c["vocab_size"], tied=tied, soft_cap=cap)),)
+    return spec.Model(decoder=decoder, heads=causal_heads(config, names, vocabulary(c)))
 
 
 def pairs(model: spec.Model) -> Iterator[Pair]:
@@ -203,10 +189,7 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
     for i, layer in enumerate(stack.layers):
         ours, names = f"decoder.layers.{i}", LAYER[layer.norm_placement]
         yield from layer_pairs(layer, ours, f"model.layers.{i}", names, NORM)
-    for name, kind in model.heads:
-        tied = isinstance(kind, spec.VocabularyHead) and kind.tied
-        if name in HEADS and not tied:
-            yield same(f"heads.{name}.out.weight", HEADS[name].marker)
+    yield from causal_pairs(model)
 
 
 EXAMPLE: Config = {
@@ -228,7 +211,7 @@ FAMILY = Family(
     pairs=pairs,
     aliases={"lm_head.weight": "model.embed_tokens.weight"},
     ignored=(Ignored("*.rotary_emb.inv_freq", "the rates of the rotary angles"),),
-    saved_config=saved_config(STEMS, HEADS),
+    saved_config=saved_config(STEMS, CAUSAL),
     renames=((r"^(embed_tokens|layers|norm)\.", r"model.\1."),),  # stored without a head
     head=head,
     examples=(

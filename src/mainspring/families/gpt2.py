@@ -8,8 +8,15 @@ from collections.abc import Collection, Iterator
 
 from mainspring import spec
 from mainspring.families import Config, Family
-from mainspring.families.heads import Stored, find_heads, saved_config
-from mainspring.families.keys import Keys, activation, check_divides, labels, words
+from mainspring.families.heads import (
+    CAUSAL,
+    Stored,
+    causal_classes,
+    causal_heads,
+    causal_pairs,
+    saved_config,
+)
+from mainspring.families.keys import Keys, activation, check_divides, words
 from mainspring.families.layout import norm, norms
 from mainspring.weights.maps import Ignored, Joined, Pair, Transposed, same
 
@@ -38,10 +45,7 @@ KEYS = Keys(
         "summary_proj_to_labels summary_type summary_use_proj"
     ),
 )
-HEADS = {
-    "vocabulary": Stored("lm_head.weight", ("LMHeadModel",)),
-    "classes": Stored("score.weight", ("ForSequenceClassification",)),
-}
+LANGUAGE_MODEL = Stored("lm_head.weight", ("LMHeadModel",))
 NORMS = {"self_residual.norm": "ln_1", "feed_residual.norm": "ln_2"}
 PROJECTIONS = {
     "self_attention.o": "attn.c_proj",
@@ -53,7 +57,7 @@ PROJECTIONS = {
 def head(name: str, config: Config) -> spec.Head:
     """A head as GPT-2 has it."""
     if name == "classes":
-        return spec.ClassHead(labels(config), pool="last", bias=False)
+        return causal_classes(config)
     return spec.VocabularyHead(KEYS.read(config)["vocab_size"])
 
 
@@ -86,11 +90,8 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
         spec.LayerNorm(c["layer_norm_epsilon"]),
         dropout=c["embd_pdrop"],
     )
-    if "classes" in find_heads(config, names, HEADS):
-        return spec.Model(decoder=decoder, heads=(("classes", head("classes", config)),))
-    # A tied head is there whether the files say so or not.
-    vocabulary = spec.VocabularyHead(c["vocab_size"], tied="lm_head.weight" not in names)
-    return spec.Model(decoder=decoder, heads=(("vocabulary", vocabulary),))
+    vocabulary = spec.VocabularyHead(c["vocab_size"])
+    return spec.Model(decoder=decoder, heads=causal_heads(config, names, vocabulary))
 
 
 def pairs(model: spec.Model) -> Iterator[Pair]:
@@ -112,10 +113,7 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
             yield same(f"{ours}.{mine}.bias", f"{theirs}.{name}.bias")
         for mine, kind in norms(layer):
             yield from norm(kind, f"{ours}.{mine}", f"{theirs}.{NORMS[mine]}")
-    for name, reader in model.heads:
-        tied = isinstance(reader, spec.VocabularyHead) and reader.tied
-        if name in HEADS and not tied:
-            yield same(f"heads.{name}.out.weight", HEADS[name].marker)
+    yield from causal_pairs(model)
 
 
 EXAMPLE: Config = {
@@ -138,7 +136,7 @@ FAMILY = Family(
         Ignored("transformer.h.*.attn.bias", "the causal mask, as a table"),
         Ignored("transformer.h.*.attn.masked_bias", "the number put at hidden places"),
     ),
-    saved_config=saved_config({"gpt2": "GPT2"}, HEADS),
+    saved_config=saved_config({"gpt2": "GPT2"}, {**CAUSAL, "vocabulary": LANGUAGE_MODEL}),
     renames=((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),),  # stored without a head
     head=head,
     examples=(

@@ -1,10 +1,12 @@
 """Which heads a checkpoint holds, and the `transformers` class that goes with them."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from mainspring import spec
 from mainspring.families import Config
+from mainspring.families.keys import labels
+from mainspring.weights.maps import Pair, same
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,36 @@ def find_heads(config: Config, names: Collection[str], table: Mapping[str, Store
         for head in found
         if markers.count(table[head].marker) == 1 or _claims(config, table[head])
     ]
+
+
+# The heads of decoders, under the names that most share.
+CAUSAL = {
+    "vocabulary": Stored("lm_head.weight", ("ForCausalLM", "LMHeadModel")),
+    "classes": Stored("score.weight", ("ForSequenceClassification",)),
+}
+
+
+def causal_heads(
+    config: Config, names: Collection[str], vocabulary: spec.VocabularyHead
+) -> tuple[tuple[str, spec.Head], ...]:
+    """The one head of a decoder: classes, read at the last token, where the checkpoint has them,
+    else the `vocabulary`, which a file need not mention: a tied one has no tensor of its own."""
+    if "classes" in find_heads(config, names, CAUSAL):
+        return (("classes", causal_classes(config)),)
+    tied = vocabulary.tied and CAUSAL["vocabulary"].marker not in names
+    return (("vocabulary", replace(vocabulary, tied=tied)),)
+
+
+def causal_classes(config: Config) -> spec.ClassHead:
+    return spec.ClassHead(labels(config), pool="last", bias=False)
+
+
+def causal_pairs(model: spec.Model) -> Iterator[Pair]:
+    """Pairs of the matrix that a decoder's head owns, where it owns one."""
+    for name, kind in model.heads:
+        tied = isinstance(kind, spec.VocabularyHead) and kind.tied
+        if name in CAUSAL and not tied:
+            yield same(f"heads.{name}.out.weight", CAUSAL[name].marker)
 
 
 def saved_config(

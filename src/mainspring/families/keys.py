@@ -126,6 +126,19 @@ def labels(config: Config, default: int = 2) -> int:
     return len(names) if names else int(config.get("num_labels") or default)
 
 
+def sliding_layers(c: Config) -> list[bool] | None:
+    """Whether each layer sees a window only, by `layer_types`; None where that is not stated."""
+    kinds, depth = c.get("layer_types"), c["num_hidden_layers"]
+    if kinds is None:
+        return None
+    if len(kinds) != depth or set(kinds) - {"full_attention", "sliding_attention"}:
+        raise BadOption(
+            f"config.json: `layer_types` must name {depth} layers, each full_attention or "
+            f"sliding_attention; it has {len(kinds)}: {', '.join(sorted(set(kinds)))}"
+        )
+    return [kind == "sliding_attention" for kind in kinds]
+
+
 def check_divides(config: Config, width: str, heads: str) -> int:
     """The width of one head. BadOption where the heads do not share the width evenly."""
     if config[width] % config[heads]:

@@ -6,13 +6,18 @@ differ in which projections carry a bias, in norms of the queries and keys, and 
 """
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 from mainspring import spec
 from mainspring.errors import BadOption
 from mainspring.families import Config, Family
-from mainspring.families.heads import Stored, find_heads, saved_config
-from mainspring.families.keys import Keys, activation, labels, words
+from mainspring.families.heads import (
+    CAUSAL,
+    causal_classes,
+    causal_heads,
+    causal_pairs,
+    saved_config,
+)
+from mainspring.families.keys import Keys, activation, sliding_layers, words
 from mainspring.families.layout import layer_pairs, norm
 from mainspring.families.rope import rotary
 from mainspring.weights.maps import Ignored, Pair, same
@@ -96,10 +101,6 @@ STEMS = {
     "qwen3": "Qwen3",
     "smollm3": "SmolLM3",
 }
-HEADS = {
-    "vocabulary": Stored("lm_head.weight", ("ForCausalLM",)),
-    "classes": Stored("score.weight", ("ForSequenceClassification",)),
-}
 LAYER = {
     **{f"self_attention.qkv.{p}": f"self_attn.{p}_proj" for p in "qkv"},
     "self_attention.o": "self_attn.o_proj",
@@ -113,12 +114,13 @@ LAYER = {
 }
 
 
+def vocabulary(c: Config) -> spec.VocabularyHead:
+    return spec.VocabularyHead(c["vocab_size"], tied=c["tie_word_embeddings"])
+
+
 def head(name: str, config: Config) -> spec.Head:
     """A head as the Llama line has it."""
-    if name == "classes":
-        return spec.ClassHead(labels(config), pool="last", bias=False)
-    c = KEYS.read(config)
-    return spec.VocabularyHead(c["vocab_size"], tied=c["tie_word_embeddings"])
+    return causal_classes(config) if name == "classes" else vocabulary(KEYS.read(config))
 
 
 def turns(c: Config) -> list[bool]:
@@ -134,20 +136,12 @@ def masks(c: Config) -> list[spec.Mask]:
     depth, window = c["num_hidden_layers"], c.get("sliding_window")
     if not c.get("use_sliding_window", True):
         window = None
-    kinds = c.get("layer_types")
-    if kinds is None:
+    slides = sliding_layers(c)
+    if slides is None:
         first = c.get("max_window_layers", 0)
         slides = [window is not None and i >= first for i in range(depth)]
         if "no_rope_layers" in c:
             slides = [window is not None and not turn for turn in turns(c)]
-    else:
-        unknown = set(kinds) - {"full_attention", "sliding_attention"}
-        if unknown or len(kinds) != depth:
-            raise BadOption(
-                f"config.json: `layer_types` must name {depth} layers, each full_attention or "
-                f"sliding_attention; it has {len(kinds)}: {', '.join(sorted(set(kinds)))}"
-            )
-        slides = [kind == "sliding_attention" for kind in kinds]
     if any(slides) and window is None:
         raise BadOption("config.json: `layer_types` has sliding layers, but no `sliding_window`")
     return [spec.SlidingWindow(window or 0) if slide else spec.CausalMask() for slide in slides]
@@ -190,14 +184,7 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
         tuple(layer(*parts) for parts in zip(turns(c), masks(c), strict=True)),
         final_norm=rms,
     )
-    return spec.Model(decoder=decoder, heads=_heads(config, c, names))
-
-
-def _heads(config: Config, c: Config, names: Collection[str]) -> tuple[tuple[str, Any], ...]:
-    if "classes" in find_heads(config, names, HEADS):
-        return (("classes", head("classes", config)),)
-    tied = c["tie_word_embeddings"] and "lm_head.weight" not in names
-    return (("vocabulary", spec.VocabularyHead(c["vocab_size"], tied=tied)),)
+    return spec.Model(decoder=decoder, heads=causal_heads(config, names, vocabulary(c)))
 
 
 def pairs(model: spec.Model) -> Iterator[Pair]:
@@ -208,15 +195,12 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
     yield from norm(stack.final_norm, "decoder.final_norm", "model.norm")
     for i, layer in enumerate(stack.layers):
         yield from layer_pairs(layer, f"decoder.layers.{i}", f"model.layers.{i}", LAYER)
-    for name, kind in model.heads:
-        tied = isinstance(kind, spec.VocabularyHead) and kind.tied
-        if name in HEADS and not tied:
-            yield same(f"heads.{name}.out.weight", HEADS[name].marker)
+    yield from causal_pairs(model)
 
 
 def _saved(config: Config, model: spec.Model) -> Config:
     head = model.vocabulary_head
-    named = saved_config(STEMS, HEADS)(config, model)
+    named = saved_config(STEMS, CAUSAL)(config, model)
     return named if head is None else {**named, "tie_word_embeddings": head.tied}
 
 
