@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mainspring import spec
+from mainspring.compute import linear
 from mainspring.compute.copies import ComputeCopy
 from mainspring.compute.feed_forward import ReluFeedForward
 from mainspring.compute.linear import CopiedLinear, FusedProjections
@@ -39,6 +40,15 @@ def test_linear(bias, shape):
     compare(exact, leaf, x, lambda m, x: m(x), 1e-6)
     narrow = CopiedLinear(leaf, ComputeCopy([leaf], torch.bfloat16))
     compare(narrow, leaf, x, lambda m, x: m(x), 0.01)
+
+
+@pytest.mark.parametrize("long", [1, 1024])
+@pytest.mark.parametrize("wide", [(7, 300), (300, 7)])
+def test_weight_gradient(long, wide, monkeypatch):
+    monkeypatch.setattr(linear, "LONG", long)
+    torch.manual_seed(0)
+    dy, x = torch.randn(520, wide[0]), torch.randn(520, wide[1])
+    torch.testing.assert_close(linear.weight_gradient(dy, x), dy.t() @ x)
 
 
 @pytest.mark.parametrize("biases", ["", "qkv", "qv"])

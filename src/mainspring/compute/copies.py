@@ -59,7 +59,7 @@ class ComputeCopy:
     def gradients(self, dweight: Tensor, dbias: Tensor | None) -> list[Tensor]:
         """The gradients of `parameters`, in their type, from those of the copy."""
         made = [
-            part.to(leaf.weight.dtype)
+            torch.empty_like(leaf.weight).copy_(part)
             for leaf, part in zip(self.leaves, dweight.split(self.rows), strict=True)
         ]
         if dbias is not None:
