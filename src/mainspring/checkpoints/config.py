@@ -59,14 +59,13 @@ def find_family(config: dict[str, Any], place: Path) -> Family:
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise Missing(f"{place}: no `model_type`, which says what kind of model this is")
-    known: dict[str, Family] = {}
+    known: list[str] = []
     for name in registry.names("families"):
         family: Family = registry.find("families", name)
-        known |= dict.fromkeys(family.model_types, family)
-    if model_type not in known:
-        error = BadOption.unknown("model_type", model_type, known)
-        raise BadOption(f"{place}: {error}")
-    return known[model_type]
+        if model_type in family.model_types:
+            return family
+        known += family.model_types
+    raise BadOption(f"{place}: {BadOption.unknown('model_type', model_type, known)}")
 
 
 def read_generation(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
