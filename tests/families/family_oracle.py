@@ -24,7 +24,7 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 # Each example builds, saves and opens two models: a few dozen cover the switches of a family.
-lean = settings(max_examples=12, deadline=None, derandomize=True, database=None)
+lean = settings(max_examples=10, deadline=None, derandomize=True, database=None)
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
