@@ -135,6 +135,25 @@ def test_an_optimizer_step_is_seen_at_once_and_after_refresh():
     assert changed == pytest.approx(fast_loss(model).item(), abs=0.02)
 
 
+def test_the_loss_curve_is_that_of_float32():
+    curves = []
+    for precision in ("float32", "bfloat16"):
+        model = tiny()
+        prepared = prepare_for_training(model, precision)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, fused=True)
+        losses = []
+        for _ in range(30):
+            loss = fast_loss(model)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            prepared.refresh()
+            losses.append(loss.item())
+        curves.append(torch.tensor(losses))
+    assert curves[0][-1] < 0.5 * curves[0][0]
+    torch.testing.assert_close(curves[1], curves[0], atol=0.05, rtol=0.02)
+
+
 def test_frozen_weights_get_no_gradient():
     model = tiny()
     prepare_for_training(model, "bfloat16")
