@@ -1,10 +1,13 @@
 """Fixtures that all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+import nano
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,3 +26,38 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets are not here (set MAINSPRING_DATA to their folder)")
     return folder
+
+
+@pytest.fixture
+def nano_size() -> Iterator[str]:
+    """The name of a size to train from scratch, in seconds."""
+    with nano.size() as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that `fit summarize` wrote; beside it are `pairs.jsonl`, which it was trained on,
+    and `test.jsonl`."""
+    import mainspring
+
+    folder = tmp_path_factory.mktemp("trained")
+    nano.write_jsonl(nano.pairs(120), folder / "pairs.jsonl")
+    nano.write_jsonl(nano.pairs(12, seed=1), folder / "test.jsonl")
+    with nano.size() as name:
+        mainspring.fit(
+            "summarize",
+            folder / "pairs.jsonl",
+            out=folder / "model",
+            from_scratch=name,
+            steps=40,
+            learning_rate=1e-2,
+            max_source=40,
+            max_target=12,
+            batch_tokens=1024,
+            vocabulary=300,
+            evaluate_every=20,
+            metric_rows=4,
+            precision="float32",
+        )
+    return folder / "model"

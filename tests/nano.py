@@ -1,11 +1,18 @@
 """A T5 so small that a test trains it in seconds, and a language of twenty words for it."""
 
 import json
+import multiprocessing
+import os
 import random
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mainspring.checkpoints.bundle import Bundle, new_bundle
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
@@ -28,13 +35,18 @@ WORDS = (
     *("copper", "silver", "engine", "doctor", "teacher", "village"),
 )
 
-# The program of a subprocess: the command line, with the nano size among those to train.
-MAIN = str(Path(__file__).with_name("nano_main.py"))
 
-
-def add_size() -> None:
+@contextmanager
+def size(name: str = NAME, **changes: Any) -> Iterator[str]:
+    """Within the block T5 has one more size; `changes` go into its config."""
     assert isinstance(FAMILY.sizes, dict)
-    FAMILY.sizes[NAME] = SIZE
+    before = dict(FAMILY.sizes)
+    FAMILY.sizes[name] = {**SIZE, **changes}
+    try:
+        yield name
+    finally:
+        FAMILY.sizes.clear()
+        FAMILY.sizes.update(before)
 
 
 def sentence(draw: random.Random) -> str:
@@ -70,11 +82,87 @@ def tokenizer() -> Tokenizer:
 
 def bundle(*, seed: int = 0, dropout: float = 0.1, **changes: Any) -> Bundle:
     """A fresh model with its tokenizer; `changes` go into its config."""
-    add_size()
-    sizes = FAMILY.sizes
-    assert isinstance(sizes, dict)
-    sizes["t5-changed"] = {**SIZE, "dropout_rate": dropout, **changes}
+    with size("t5-changed", dropout_rate=dropout, **changes) as name:
+        return new_bundle(name, tokenizer(), seed)
+
+
+# -- the command line in a process of its own ------------------------------------------------------
+
+
+PRELOAD = (
+    "nltk.stem.porter",
+    "rouge_score.rouge_scorer",
+    "scipy.stats",
+    "mainspring.console",
+    "mainspring.tasks.pretrain",
+    "mainspring.tasks.summarize",
+    "mainspring.training.fitting",
+    "mainspring.verbs.applying",
+    "mainspring.verbs.scoring",
+)
+
+
+class Command:
+    """`mainspring WORDS...` in a process of its own, which can be sent signals.
+
+    The process is forked from a server that has the imports behind it. What it writes goes to files
+    in `folder`; `before` (a function of a module, so that it can be sent) is called first.
+    """
+
+    def __init__(
+        self, folder: Path, *words: object, before: Callable[[], object] | None = None
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.out_file, self.err_file = folder / "stdout", folder / "stderr"
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOAD))
+        self.process = context.Process(
+            target=_main, args=(list(map(str, words)), folder, torch.get_num_threads(), before)
+        )
+        self.process.start()
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+        """Waits for something that the process is about to do."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.process.is_alive(), self.err
+            assert time.monotonic() < end, self.err
+            time.sleep(0.002)
+
+    def wait(self, seconds: float = 120) -> int:
+        """The exit code; minus the signal's number where one ended the process."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, self.err
+        return self.process.exitcode
+
+    @property
+    def out(self) -> str:
+        return self.out_file.read_text(encoding="utf-8")
+
+    @property
+    def err(self) -> str:
+        return self.err_file.read_text(encoding="utf-8")
+
+
+def _main(
+    words: list[str], folder: Path, threads: int, before: Callable[[], object] | None
+) -> None:
+    from mainspring.cli import main
+
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
+    torch.set_num_threads(threads)
+    if before is not None:
+        before()
     try:
-        return new_bundle("t5-changed", tokenizer(), seed)
+        with size():
+            main(words)
     finally:
-        del sizes["t5-changed"], sizes[NAME]
+        sys.stdout.flush()
+        sys.stderr.flush()
