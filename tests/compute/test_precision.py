@@ -8,7 +8,7 @@ import torch
 from inference_models import decoder_only, encoder_decoder
 from torch import Tensor
 
-from mainspring import spec
+from mainspring import events, spec
 from mainspring.compute import packed
 from mainspring.compute.decoder import StackedCache, StepDecoder, fits
 from mainspring.compute.hardware import Hardware
@@ -215,6 +215,18 @@ def test_automatic_precision_follows_the_hardware() -> None:
         assert choose(name, hardware(), cpu) == name
     with pytest.raises(BadOption, match="did you mean `bfloat16`"):
         choose("bfloat", hardware(), cpu)
+
+
+@pytest.mark.parametrize(
+    ("precision", "found", "warned"),
+    [("int8", "AVX2", True), ("int8", "AVX512_CORE_VNNI", False), ("bfloat16", "AVX2", True)],
+)
+def test_a_slow_choice_is_said(precision: str, found: str, warned: bool) -> None:
+    heard: list[events.Event] = []
+    with events.listening(heard.append):
+        prepare(encoder_decoder(), precision, hardware(found))
+    assert any(isinstance(event, events.Warn) for event in heard) == warned
+    assert any(isinstance(event, events.Note) and precision in event.text for event in heard)
 
 
 def test_int8_keeps_encoder_products_wide_only_where_bfloat16_is_fast() -> None:

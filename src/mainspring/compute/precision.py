@@ -85,6 +85,7 @@ def prepare(
     device = next(model.parameters()).device
     hardware = hardware or detect()
     chosen = choose(precision, hardware, device)
+    _warn_where_slow(chosen, hardware, device)
     # Products over many rows at a time are bound by arithmetic, not by reading weights: where the
     # CPU is quick at bfloat16, taking activations to 8 bits there costs more than it saves.
     fast: Precision = "bfloat16" if chosen == "int8" and hardware.fast_bfloat16 else chosen
@@ -111,6 +112,15 @@ def prepare(
     done = Prepared(model, chosen, before, sum(_sizes(model)))
     events.note(done.describe())
     return done
+
+
+def _warn_where_slow(precision: Precision, hardware: Hardware, device: torch.device) -> None:
+    fast = {"bfloat16": hardware.fast_bfloat16, "int8": hardware.fast_int8}
+    if device.type == "cpu" and not fast.get(precision, True):
+        events.warn(
+            f"this CPU has no fast {precision} products: expect it to be slower than float32, "
+            "which `auto` would have chosen"
+        )
 
 
 def _maker(precision: Precision, device: torch.device, *, by_row: bool) -> Make:
