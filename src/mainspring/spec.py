@@ -83,8 +83,8 @@ class LinearScaling:
 
 
 @dataclass(frozen=True)
-class Llama3Scaling:
-    """Slow rotary angles divided by `factor`, fast ones kept (Llama 3, Dubey et al., 2024).
+class BandedScaling:
+    """Slow rotary angles divided by `factor`, fast ones kept, a mix between (Dubey et al., 2024).
 
     Slow turns less than `low` times within `length` positions, fast more than `high` times; in
     between the two are mixed.
@@ -113,7 +113,7 @@ class YarnScaling:
     whole: bool = True
 
 
-RotaryScaling = LinearScaling | Llama3Scaling | YarnScaling
+RotaryScaling = LinearScaling | BandedScaling | YarnScaling
 
 
 @dataclass(frozen=True)
@@ -384,7 +384,7 @@ _KINDS = {
         Sinusoidal,
         RelativeBias,
         LinearScaling,
-        Llama3Scaling,
+        BandedScaling,
         YarnScaling,
         Rotary,
         FullMask,

@@ -94,7 +94,7 @@ def test_closed_sinusoids_end_at_the_longest_wave():
     "scaling",
     [
         spec.LinearScaling(4.0),
-        spec.Llama3Scaling(4.0, 1.0, 4.0, 64),
+        spec.BandedScaling(4.0, 1.0, 4.0, 64),
         spec.YarnScaling(4.0, 64, 1.0),
     ],
 )

@@ -107,7 +107,7 @@ class RelativePositionBias(nn.Module):
         return self.table(bucket_TS).permute(2, 0, 1)[None]
 
 
-def llama3_rates(scaling: spec.Llama3Scaling, rate: Tensor) -> Tensor:
+def banded_rates(scaling: spec.BandedScaling, rate: Tensor) -> Tensor:
     """Slow rates divided, fast ones kept, those between mixed by their turns in the length."""
     turns = scaling.length * rate / (2 * math.pi)
     kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
@@ -139,8 +139,8 @@ def build_rates(rotary: spec.Rotary) -> Callable[[Tensor], Tensor]:
             return lambda rate: rate
         case spec.LinearScaling(factor):
             return lambda rate: rate / factor
-        case spec.Llama3Scaling() as llama3:
-            return lambda rate: llama3_rates(llama3, rate)
+        case spec.BandedScaling() as banded:
+            return lambda rate: banded_rates(banded, rate)
         case spec.YarnScaling() as yarn:
             return lambda rate: yarn_rates(yarn, rotary.theta, rate)
 

@@ -69,7 +69,7 @@ def _scaling(kind: str, p: Mapping[str, Any], positions: int) -> spec.RotaryScal
             return spec.LinearScaling(p["factor"])
         case "llama3":
             low, high = p["low_freq_factor"], p["high_freq_factor"]
-            return spec.Llama3Scaling(p["factor"], low, high, length)
+            return spec.BandedScaling(p["factor"], low, high, length)
         case "yarn":
             magnitude = p["attention_factor"]
             if magnitude is None:
