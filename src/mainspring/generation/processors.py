@@ -96,8 +96,10 @@ class NoRepeatNgram:
         for i in range(tail):  # n - 1 comparisons, whatever the length
             now = ids[:, written.length - tail + i, None]
             repeats &= source[:, i : source.shape[1] - tail + i] == now
-        banned = torch.zeros_like(scores).scatter_add_(1, ends, repeats.to(scores.dtype))
-        return scores.masked_fill_(banned > 0, -math.inf)
+        # The lesser of a score and -inf where it would repeat, of it and +inf elsewhere.
+        bounds = torch.full_like(ends, math.inf, dtype=scores.dtype)
+        bounds.masked_fill_(repeats, -math.inf)
+        return scores.scatter_reduce_(1, ends, bounds, "amin")
 
 
 @dataclass(frozen=True)
@@ -107,15 +109,14 @@ class SequenceBias:
     sequences: tuple[tuple[tuple[int, ...], float], ...]
 
     def __call__(self, scores: Tensor, written: Written) -> Tensor:
-        added = torch.zeros_like(scores)
         for (*start, last), bias in self.sequences:
             if not start:
-                added[:, last] += bias
+                scores[:, last] += bias
             elif len(start) <= written.length:
                 tail = written.ids_BT[:, -len(start) :]
                 matches = (tail == torch.tensor(start, device=tail.device)).all(1)
-                added[:, last] += torch.where(matches, bias, 0.0)
-        return scores.add_(added)
+                scores[:, last] += torch.where(matches, bias, 0.0)
+        return scores
 
 
 @dataclass(frozen=True)
@@ -267,13 +268,10 @@ def build_processors(
     def some(ids: Sequence[int]) -> tuple[int, ...]:
         return tuple(i for i in ids if 0 <= i < vocabulary)
 
-    def biases(name: str, pairs: Sequence[tuple[tuple[int, ...], float]]) -> SequenceBias:
-        for ids, _ in pairs:
-            known(name, ids)
-        return SequenceBias(tuple(pairs))
-
     if o.sequence_bias:
-        made.append(biases("sequence_bias", o.sequence_bias))
+        for sequence, _ in o.sequence_bias:
+            known("sequence_bias", sequence)
+        made.append(SequenceBias(o.sequence_bias))
     if o.encoder_repetition_penalty != 1.0:
         ids = _needed("encoder_repetition_penalty", encoder_ids)
         made.append(EncoderRepetitionPenalty(o.encoder_repetition_penalty, ids))
@@ -285,8 +283,11 @@ def build_processors(
         ids = _needed("encoder_no_repeat_ngram_size", encoder_ids)
         made.append(NoRepeatNgram(o.encoder_no_repeat_ngram_size, ids))
     if o.bad_words_ids:
-        words = [(ids, -math.inf) for ids in o.bad_words_ids if ids not in {(i,) for i in eos}]
-        made.append(biases("bad_words_ids", words))
+        words = [known("bad_words_ids", ids) for ids in o.bad_words_ids]
+        single = tuple(ids[0] for ids in words if len(ids) == 1 and ids[0] not in eos)
+        if single:
+            made.append(Suppress(single))
+        made.append(SequenceBias(tuple((ids, -math.inf) for ids in words if len(ids) > 1)))
     if shortest > prompt and some(eos):
         made.append(Suppress(some(eos), below=shortest))
     if o.forced_bos_token_id is not None:
