@@ -66,6 +66,7 @@ class VocabularyHead(nn.Module):
     def __init__(self, head: spec.VocabularyHead, width: int):
         super().__init__()
         self.scale, self.soft_cap = head.scale, head.soft_cap
+        self.has_layers = head.hidden is not None or head.hidden_norm is not None
         self.hidden = build_hidden(head.hidden, width)
         self.norm = build_optional_norm(head.hidden_norm, width)
         self.out = None if head.tied else nn.Linear(width, head.vocabulary, bias=False)

@@ -111,7 +111,10 @@ def vocabulary_nats(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -
         table = model.table(model.spec.decoder or model.spec.encoder)
         out = head.out if head.out is not None else table
         if out is not None and type(out) in (nn.Linear, nn.Embedding):
-            x_BTD = head.norm(head.hidden(hidden_BTD))
+            x_BTD = hidden_BTD
+            if head.has_layers:
+                # Layers of a head's own stay float32, whatever the product is computed in.
+                x_BTD = head.norm(head.hidden(x_BTD.float())).to(x_BTD.dtype)
             return token_nats(x_BTD, out.weight, labels_BT, bias_V=head.bias, scale=head.scale)
     logits_BTV = model.read("vocabulary", hidden_BTD).float()
     return F.cross_entropy(

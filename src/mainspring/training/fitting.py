@@ -26,6 +26,7 @@ from mainspring.checkpoints.bundle import Bundle, load, new_bundle
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 from mainspring.compute.devices import choose_device
 from mainspring.compute.hardware import memory_bytes
+from mainspring.compute.memory import keep_freed_memory
 from mainspring.compute.training import prepare_for_training
 from mainspring.data.batches import BatchPlan, plan_batches
 from mainspring.data.skipped import SkipLog
@@ -159,6 +160,7 @@ class _Run:
     # -- the run ---------------------------------------------------------------------------------
 
     def go(self, resume: bool) -> Outcome:
+        keep_freed_memory()
         options, model = self.options, self.bundle.model
         source = self._source(self.rows)
         optimizer = build_optimizer(

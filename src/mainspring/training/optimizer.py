@@ -79,6 +79,7 @@ def clip_gradients(parameters: list[Tensor], most: float) -> float:
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if most > 0:
+    found = float(norm)
+    if found > most > 0:
         torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
-    return float(norm)
+    return found
