@@ -13,6 +13,7 @@ from mainspring.events import Progress, emit
 WANTED = (
     "config.json",
     "generation_config.json",
+    "mainspring.json",
     "preprocessor_config.json",
     "processor_config.json",
     "chat_template.jinja",

@@ -20,7 +20,12 @@ from mainspring.errors import BadWeights
 
 DRAFT, READY, MANIFEST = ".draft", ".ready", ".manifest.json"
 # Small files of a checkpoint that are not read here but belong to it.
-CARRIED = ("preprocessor_config.json", "processor_config.json", "chat_template.jinja")
+CARRIED = (
+    "mainspring.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.jinja",
+)
 KNOWN = (CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, *CARRIED)
 
 

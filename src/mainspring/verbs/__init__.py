@@ -23,5 +23,7 @@ def check_choices(verb: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """BadOption where an option's value is none of those its annotation lists. The command line
     checks that itself; a call from Python comes unchecked."""
     for name, kind in get_type_hints(verb).items():
-        if get_origin(kind) is Literal and options[name] not in get_args(kind):
-            raise BadOption.unknown(name.replace("_", " "), str(options[name]), get_args(kind))
+        literals = [part for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
+        choices = [choice for literal in literals for choice in get_args(literal)]
+        if choices and options[name] is not None and options[name] not in choices:
+            raise BadOption.unknown(f"--{name.replace('_', '-')}", str(options[name]), choices)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from mainspring.verbs import check_choices
 from mainspring.verbs.evaluation import Evaluation
 
 
@@ -73,9 +74,11 @@ def evaluate(
     strict
         Stop at the first broken row instead of counting it.
     """
+    check_choices(evaluate, locals())
     from mainspring.verbs.scoring import score
 
     options = {
+        "seed": seed,
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
         "length_penalty": length_penalty,

@@ -13,6 +13,8 @@ from mainspring.formulations.prediction import OnLong, Settings, generation_opti
 from mainspring.tasks import Task, choose_formulation
 from mainspring.tasks.settings import settings_of
 
+SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -43,6 +45,10 @@ def open_for(
     found = settings_of(bundle, task)
     limits = Limits(max_source or found.limits.source, found.limits.target)
     options = generation_options(bundle.generation, limits, generation)
+    idle = [name for name in SAMPLING if name in generation and not options.do_sample]
+    if idle:
+        names = ", ".join("--" + name.replace("_", "-") for name in idle)
+        events.warn(f"{names}: no effect without --do-sample")
     bundle.model.to(choose_device(device))
     prepared = prepare(bundle.model, precision)
     events.note(f"{model}: reads {limits.source} tokens, prefix {found.prefix!r}")
