@@ -25,7 +25,7 @@ SIZE = {
     "d_kv": 16,
     "d_ff": 64,
     "num_heads": 2,
-    "num_layers": 1,
+    "num_layers": 2,
     "num_decoder_layers": 2,
 }
 

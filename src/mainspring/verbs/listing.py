@@ -8,8 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows of a table, with its headings."""
+    """Rows of a table, with its headings; `name` says what the rows are."""
 
+    name: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     exit_code: int = 0
@@ -19,7 +20,7 @@ class Listing:
             import json
 
             rows = [dict(zip(self.headings, row, strict=True)) for row in self.rows]
-            yield json.dumps(rows, ensure_ascii=False)
+            yield json.dumps({self.name: rows}, ensure_ascii=False)
             return
         widths = [
             max(len(row[i]) for row in (self.headings, *self.rows))
@@ -38,7 +39,7 @@ def tasks() -> Listing:
         task = registry.find("tasks", name)
         columns = "; ".join(f"{field.name}: {', '.join(field.accepted)}" for field in task.fields)
         rows.append((name, task.help, task.best, columns))
-    return Listing(("task", "does", "scored by", "columns"), tuple(rows))
+    return Listing("tasks", ("task", "does", "scored by", "columns"), tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def models() -> Listing:
     for found in cached_models():
         row = asdict(found)
         rows.append(("on disk", row["name"], row["family"], f"{row['megabytes']:.0f} MB"))
-    return Listing(("kind", "name", "model types", "details"), tuple(rows))
+    return Listing("models", ("kind", "name", "model types", "details"), tuple(rows))
 
 
 def cached_models() -> Iterator[Found]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, tee
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -177,7 +177,7 @@ def _scored(
     show = partial(_show, opened.name)
     started = time.perf_counter()
     with ExitStack() as stack:
-        stream = None if file is None else stack.enter_context(file.open("w", encoding="utf-8"))
+        stream = None if file is None else stack.enter_context(_lines_to(file))
         texts = (example.values[text] for example in for_model)
         for prediction in predict(opened.bundle, texts, opened.settings, show):
             example = next(for_score)
@@ -200,6 +200,11 @@ def _scored(
     count = len(tally.rows)
     events.emit(events.Progress(f"evaluating {opened.name}", count, count, "rows"))
     return tally
+
+
+def _lines_to(file: Path) -> TextIO:
+    """The file, written line by line: it can be read while it grows."""
+    return file.open("w", encoding="utf-8", buffering=1)
 
 
 def _show(name: str, done: int) -> None:
