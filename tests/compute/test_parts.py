@@ -45,15 +45,18 @@ def rows(count: int, width: int = 64) -> torch.Tensor:
 def test_joined_modules_equal_the_core(old: nn.Module, new: type, make: type, count: int) -> None:
     if make is PackedProjection and not packed.has_bfloat16():
         pytest.skip("no packed bfloat16 on this CPU")
+    for at, parameter in enumerate(old.parameters()):
+        generator = torch.Generator().manual_seed(at)
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / 8)
     x = rows(count)
     found = new(old, make)(x)
     expected = old(x)
     if not isinstance(expected, tuple):
         found, expected = (found,), (expected,)
-    # Outputs are about 0.6 wide, and products of them about as much.
-    tolerance = {PlainProjection: 1e-6, PackedProjection: 0.02, Int8Projection: 0.06}[make]
+    # Of the largest output: some three roundings to 2^-9 of it each; 8 bits are 3 times as coarse.
+    tolerance = {PlainProjection: 1e-5, PackedProjection: 0.012, Int8Projection: 0.04}[make]
     for ours, theirs in zip(found, expected, strict=True):
-        assert (ours.float() - theirs).abs().max() < tolerance
+        assert (ours.float() - theirs).abs().max() < tolerance * theirs.abs().max()
 
 
 @pytest.mark.parametrize("by_row", [False, True])
