@@ -5,6 +5,7 @@ that little padding is computed, and the answers come back in the order of the t
 is held, so any number of texts can stream through.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -70,7 +71,7 @@ def generation_options(
     """The checkpoint's options under the user's; the length limit is the task's unless given."""
     lengths = ("max_new_tokens", "max_length")
     if not any(given.get(name) is not None for name in lengths):
-        given = {"max_new_tokens": limits.target, **given}
+        given = {**given, "max_new_tokens": limits.target}
         generation_config = {k: v for k, v in generation_config.items() if k not in lengths}
     return GenerationOptions.merge(generation_config, **given)
 
@@ -81,17 +82,20 @@ def predict(
     settings: Settings,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Prediction]:
-    """A prediction for each text, in order. `on_done(count)` is called after each batch."""
+    """A prediction for each text, in order. `on_done(count)` is called after each batch, with the
+    number of texts that are done to their last window."""
     if bundle.tokenizer is None:
         raise Mismatch("this checkpoint has no tokenizer, so it cannot read text")
     done = 0
     iterator = iter(texts)
     while chunk := list(islice(iterator, settings.chunk)):
         pieces, answers = _pieces(bundle, chunk, settings)
+        waiting = Counter(piece.text for piece in pieces)
         for batch in _batches(pieces, settings):
             _answer(bundle, batch, settings)
-            done += len({piece.text for piece in batch})
-            on_done(done)
+            waiting -= Counter(piece.text for piece in batch)
+            on_done(done + len(chunk) - len(waiting))
+        done += len(chunk)
         for piece in pieces:
             answers[piece.text] = _joined(answers[piece.text], piece)
         yield from answers

@@ -414,7 +414,7 @@ def _save(out: Path, record: Record, model: Any, optimizer: Any) -> None:
 
 
 def _show_progress(task: str, total: int, done: int) -> None:
-    events.emit(events.Progress(task, min(done, total), total, "rows"))
+    events.emit(events.Progress(task, done, total, "rows"))
 
 
 def versions() -> dict[str, str]:
