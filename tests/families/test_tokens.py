@@ -1,4 +1,4 @@
-"""Greedy and beam search give the tokens that `transformers`' `generate` gives, per kind of model."""
+"""Token by token, each kind of model writes what transformers writes: greedy and beam search."""
 
 import pytest
 import torch

@@ -10,7 +10,6 @@ from torch.autograd.function import once_differentiable
 from mainspring.compute.copies import ComputeCopy
 from mainspring.core.attention import KeyValue, QueryKeyValue
 
-
 TILE = 256
 LONG = 1024  # rows from which laying a factor out anew is cheaper than multiplying it as it lies
 
