@@ -1,0 +1,205 @@
+"""Who generates: Mainspring, transformers and CTranslate2, each from the same saved folder.
+
+Each answers a `Job` with what it wrote and how long that took.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.turns import Turns
+
+TRIAL_TOKENS = 12
+
+
+@dataclass(frozen=True)
+class GenerationSetup:
+    """A model folder and the arithmetic; CTranslate2 writes its own form of it into `converted`."""
+
+    folder: Path
+    precision: Literal["float32", "bfloat16", "int8"]
+    threads: int
+    converted: Path | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request: continue or answer these rows of ids (without padding) in one batch.
+
+    `forced` makes exactly `new_tokens` for every row, so that all contestants do the same work;
+    otherwise rows end where the model ends them, at the latest there. One beam is greedy.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    new_tokens: int
+    beams: int = 1
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """The new ids of each row up to its end token, and how many were made in all (end tokens
+    included). `how` names settings that were chosen by trial."""
+
+    seconds: float
+    rows: list[list[int]]
+    tokens: int
+    how: str = ""
+
+    @property
+    def speed(self) -> float:
+        """New tokens per second."""
+        return self.tokens / self.seconds
+
+
+def _padded(rows: tuple[tuple[int, ...], ...], pad: int, *, left: bool) -> tuple[Any, Any]:
+    """ids and mask (rows, longest); prompts of a decoder-only model are padded on the left."""
+    import torch
+
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad)
+    mask = torch.zeros(len(rows), longest, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        place = slice(longest - len(row), None) if left else slice(0, len(row))
+        ids[i, place] = torch.tensor(row)
+        mask[i, place] = 1
+    return ids, mask
+
+
+def _made(seconds: float, rows: list[list[int]], eos: int, how: str = "") -> Made:
+    """Cuts off each row's end token and what follows it."""
+    ends = [row.index(eos) if eos in row else len(row) for row in rows]
+    tokens = sum(min(end + 1, len(row)) for end, row in zip(ends, rows, strict=True))
+    return Made(seconds, [row[:end] for end, row in zip(ends, rows, strict=True)], tokens, how)
+
+
+# -- Mainspring ------------------------------------------------------------------------------------
+
+
+def mainspring(setup: GenerationSetup, turns: Turns) -> None:
+    """`generate` on a model prepared as `run` does it."""
+    from mainspring.checkpoints.bundle import load
+    from mainspring.compute.precision import prepare
+    from mainspring.generation.options import GenerationOptions
+    from mainspring.generation.search import generate
+
+    bundle = load(setup.folder)
+    prepared = prepare(bundle.model, setup.precision)
+    eos, pad = bundle.generation["eos_token_id"], bundle.generation["pad_token_id"]
+    left = bundle.spec.encoder is None
+    turns.answer(prepared.describe())
+    for job in turns:
+        ids, mask = _padded(job.rows, pad, left=left)
+        given = {"max_new_tokens": job.new_tokens, "num_beams": job.beams}
+        if job.forced:
+            given["min_new_tokens"] = job.new_tokens
+        options = GenerationOptions.merge(bundle.generation, **given)
+        started = time.perf_counter()
+        made = generate(bundle.model, ids, None if bool(mask.all()) else mask, options)
+        seconds = time.perf_counter() - started
+        rows = [made.new_ids(row) for row in range(len(job.rows))]
+        turns.answer(_made(seconds, rows, eos))
+
+
+# -- transformers ----------------------------------------------------------------------------------
+
+
+def transformers(setup: GenerationSetup, turns: Turns) -> None:
+    """`generate` with its best settings: for each kind of job a short trial picks the attention
+    (sdpa, eager) and the cache (dynamic, static) that are fastest here."""
+    import torch
+    import transformers as peer
+
+    peer.logging.set_verbosity_error()
+    config = peer.AutoConfig.from_pretrained(setup.folder)
+    kind = peer.AutoModelForSeq2SeqLM if config.is_encoder_decoder else peer.AutoModelForCausalLM
+    model = kind.from_pretrained(setup.folder, dtype=getattr(torch, setup.precision)).eval()
+    eos, pad = model.generation_config.eos_token_id, model.generation_config.pad_token_id
+    left = not config.is_encoder_decoder
+    best: dict[tuple[int, int], tuple[str, str | None]] = {}
+
+    def make(job: Job, attention: str, cache: str | None) -> tuple[float, Any]:
+        ids, mask = _padded(job.rows, pad, left=left)
+        model.set_attn_implementation(attention)
+        started = time.perf_counter()
+        made = model.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=job.new_tokens,
+            min_new_tokens=job.new_tokens if job.forced else None,
+            num_beams=job.beams,
+            do_sample=False,
+            cache_implementation=cache,
+        )
+        seconds = time.perf_counter() - started
+        return seconds, made[:, ids.shape[1] if left else 1 :]
+
+    def settings(job: Job) -> tuple[str, str | None]:
+        key = len(job.rows), job.beams
+        if key not in best:
+            trial = Job(job.rows, min(job.new_tokens, TRIAL_TOKENS), job.beams, forced=True)
+            choices = [(a, c) for a in ("sdpa", "eager") for c in (None, "static")]
+            best[key] = min(choices, key=lambda c: _usable(lambda: make(trial, *c)[0]))
+        return best[key]
+
+    turns.answer(f"{model.dtype}")
+    for job in turns:
+        attention, cache = settings(job)
+        seconds, made = make(job, attention, cache)
+        how = f"attention {attention}, {cache or 'dynamic'} cache"
+        turns.answer(_made(seconds, made.tolist(), eos, how))
+
+
+def _usable(work: Callable[[], float]) -> float:
+    """The faster of two trials, infinite where the setting does not work at all."""
+    try:
+        return min(work(), work())
+    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+        return float("inf")
+
+
+# -- CTranslate2 -----------------------------------------------------------------------------------
+
+
+def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
+    """`translate_batch` of the converted folder, the whole batch at once."""
+    import ctranslate2 as peer
+    from ctranslate2.converters import TransformersConverter
+
+    from mainspring.checkpoints.tokenizer import Tokenizer
+
+    assert setup.converted is not None
+    TransformersConverter(str(setup.folder)).convert(str(setup.converted), force=True)
+    tokenizer = Tokenizer.open(setup.folder)
+    assert tokenizer is not None and tokenizer.eos_id is not None
+    eos = tokenizer.eos_id
+    translator = peer.Translator(
+        str(setup.converted),
+        device="cpu",
+        compute_type=setup.precision,
+        intra_threads=setup.threads,
+        inter_threads=1,
+    )
+    turns.answer(f"{translator.compute_type}, {peer.__version__}")
+    for job in turns:
+        rows = [tokenizer.tokens(row) for row in job.rows]
+        started = time.perf_counter()
+        made = translator.translate_batch(
+            rows,
+            beam_size=job.beams,
+            max_input_length=0,
+            max_decoding_length=job.new_tokens,
+            min_decoding_length=job.new_tokens if job.forced else 0,
+            return_end_token=True,
+        )
+        seconds = time.perf_counter() - started
+        ids = [[_id(tokenizer, token) for token in answer.hypotheses[0]] for answer in made]
+        turns.answer(_made(seconds, ids, eos))
+
+
+def _id(tokenizer: Any, token: str) -> int:
+    """A token's id; -1 for the names that the converter gives to rows without a token."""
+    found = tokenizer.id_of(token)
+    return -1 if found is None else found

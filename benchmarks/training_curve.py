@@ -1,0 +1,254 @@
+"""The same training by Mainspring and by transformers: the same initial weights, token ids,
+batches, order, AdamW settings and learning rates, no dropout. The losses must be the same but for
+rounding, and so must the models' scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import material
+from benchmarks.entry import Check, Context, Entry, Ratio, Result, Table
+from benchmarks.measure import ratio, spread, turn_order
+from benchmarks.training_contestants import (
+    Save,
+    Steps,
+    Trained,
+    TrainingSetup,
+    falls,
+    mainspring,
+    plain_loop,
+)
+from benchmarks.turns import Contestant, playing
+
+SOURCE, TARGET = 96, 24  # token limits
+BLOCKS = 8
+OURS, THEIRS = "Mainspring float32", "transformers float32"
+OURS_NARROW, THEIRS_NARROW = "Mainspring bfloat16", "transformers bfloat16"
+CONTROL = "transformers float32, eager"
+PEER = ("transformers", "accelerate")
+# Rounding differs between two correct implementations as between two kernels of one of them.
+NOISE = 4.0
+
+
+def run(context: Context) -> Result:
+    """Trains each contestant in turn, a block of steps at a time; then scores the models."""
+    scale = context.scale
+    texts = material.corpus(context)
+    tokenizer = material.tokenizer(context, texts)
+    bundle = material.new_model(scale.curve_size, tokenizer, dropout=0.0)
+    folder = material.saved(context, f"curve-{scale.curve_size}", bundle)
+    rows = material.encode(texts.train, tokenizer, SOURCE, TARGET)
+
+    def setup(precision: str, attention: str | None = None) -> TrainingSetup:
+        return TrainingSetup(
+            folder,
+            rows,
+            precision,  # type: ignore[arg-type]
+            scale.curve_tokens,
+            warmup=max(1, scale.curve_steps // 20),
+            total=scale.curve_steps,
+            attention=attention,
+        )
+
+    contestants = [
+        Contestant(OURS, mainspring, setup("float32")),
+        Contestant(THEIRS, plain_loop, setup("float32"), PEER),
+        Contestant(CONTROL, plain_loop, setup("float32", "eager"), PEER),
+        Contestant(OURS_NARROW, mainspring, setup("bfloat16")),
+        Contestant(THEIRS_NARROW, plain_loop, setup("bfloat16"), PEER),
+    ]
+    done: dict[str, list[Trained]] = {}
+    models: dict[str, Path] = {}
+    with playing(contestants) as team:
+        for block in range(BLOCKS):
+            context.say(f"training, block {block + 1} of {BLOCKS}")
+            for name in turn_order(team.names, block):
+                reply = team.ask(name, Steps(scale.curve_steps // BLOCKS))
+                done.setdefault(name, []).append(reply)
+        for name in team.names:
+            models[name] = context.out / "models" / f"curve-{name.replace(' ', '-')}"
+            team.ask(name, Save(models[name]))
+        skipped = [f"{name}: {why}" for name, why in team.skipped.items()]
+    losses = {name: [x for block in blocks for x in block.losses] for name, blocks in done.items()}
+    context.say(f"scoring on {scale.rouge_rows} test rows")
+    tested = texts.test[: scale.rouge_rows]
+    scores = {name: _scores(model, tested) for name, model in models.items()}
+    return Result(
+        tables=(*_difference_tables(losses), _score_table(scores, texts.name)),
+        ratios=_ratios(done),
+        checks=(*_loss_checks(losses), *_score_checks(scores)),
+        skipped=tuple(skipped),
+        notes=(
+            f"{scale.curve_size}, {tokenizer.vocabulary} tokens; {scale.curve_steps} steps of "
+            f"{scale.curve_tokens} tokens of {texts.name}, sources cut at {SOURCE} tokens; so "
+            "short a training makes a weak model: what counts is that it is the same one.",
+        ),
+        data={"losses": losses},
+    )
+
+
+# -- losses ----------------------------------------------------------------------------------------
+
+
+def differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    return [abs(x - y) for x, y in zip(a, b, strict=True)]
+
+
+PAIRS = (
+    (OURS, THEIRS, "ours against theirs, float32"),
+    (CONTROL, THEIRS, "theirs against theirs with other attention kernels, float32"),
+    (OURS_NARROW, OURS, "our bfloat16 against our float32"),
+    (THEIRS_NARROW, THEIRS, "their bfloat16 against their float32"),
+    (OURS_NARROW, THEIRS_NARROW, "our bfloat16 against theirs"),
+)
+
+
+def spans(steps: int) -> list[range]:
+    """The steps in parts that grow, counted from 0: the first, then up to a tenth, a third, all."""
+    ends = sorted({1, max(1, steps // 10), max(1, steps // 3), steps})
+    return [range(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def _difference_tables(losses: dict[str, list[float]]) -> list[Table]:
+    if THEIRS not in losses:
+        return []
+    parts = spans(len(losses[OURS]))
+    names = [f"step {r.stop}" if len(r) == 1 else f"{r.start + 1}–{r.stop}" for r in parts]
+    rows = []
+    for a, b, what in PAIRS:
+        found = differences(losses[a], losses[b])
+        largest = (f"{max(found[i] for i in part):.1e}" for part in parts)
+        rows.append((what, *largest, f"{sum(found) / len(found):.1e}"))
+    curve = [
+        (name, *(f"{values[part.stop - 1]:.4f}" for part in parts))
+        for name, values in losses.items()
+    ]
+    return [
+        Table(
+            "Largest difference of the losses of a step, nats per token",
+            ("", *(f"{name}" for name in names), "mean of all"),
+            tuple(rows),
+            "The second line is the yardstick: what rounding alone makes of the same training. "
+            "Training amplifies rounding, so differences grow with the steps in any case.",
+        ),
+        Table("Losses", ("after step", *(str(part.stop) for part in parts)), tuple(curve)),
+    ]
+
+
+def _loss_checks(losses: dict[str, list[float]]) -> list[Check]:
+    checks = [
+        Check(f"the loss of {name} is finite and falls", f"{x[0]:.3f} to {x[-1]:.3f}", falls(x))
+        for name, x in losses.items()
+    ]
+    if THEIRS not in losses:
+        return checks
+    mean = {(a, b): _mean(differences(losses[a], losses[b])) for a, b, _ in PAIRS}
+    first = abs(losses[OURS][0] - losses[THEIRS][0]) / losses[THEIRS][0]
+    ours, noise = mean[OURS, THEIRS], mean[CONTROL, THEIRS]
+    ours_narrow, theirs_narrow = mean[OURS_NARROW, OURS], mean[THEIRS_NARROW, THEIRS]
+    return [
+        *checks,
+        Check("the first loss is the same in float32", f"{first:.1e} apart", first < 1e-5),
+        Check(
+            f"float32 losses differ by no more than rounding does (mean within {NOISE:g} times)",
+            f"{ours:.1e} against {noise:.1e}",
+            ours <= NOISE * max(noise, 1e-6),
+        ),
+        Check(
+            "our bfloat16 stays as close to float32 as theirs (within twice)",
+            f"{ours_narrow:.1e} against {theirs_narrow:.1e}",
+            ours_narrow <= 2 * theirs_narrow,
+        ),
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+# -- scores ----------------------------------------------------------------------------------------
+
+
+def _scores(folder: Path, tested: Sequence[material.Pair]) -> list[dict[str, float]]:
+    """ROUGE of each row, greedy, by our decoding in float32 whoever trained the model."""
+    from mainspring.checkpoints.bundle import load
+    from mainspring.compute.precision import prepare
+    from mainspring.formulations import Limits
+    from mainspring.formulations.prediction import Settings, generation_options, predict
+    from mainspring.metrics.rouge import METRIC
+
+    bundle = load(folder)
+    prepare(bundle.model, "float32")
+    limits = Limits(SOURCE, TARGET)
+    options = generation_options(bundle.generation, limits, {"num_beams": 1})
+    how = Settings("", limits, options, on_long="cut")
+    answers = [p.text for p in predict(bundle, [text for text, _ in tested], how)]
+    wanted = [summary for _, summary in tested]
+    return METRIC.score_rows(answers, wanted, METRIC.choose_tokens(wanted))
+
+
+def _column(rows: list[dict[str, float]], name: str) -> list[float]:
+    return [row[name] for row in rows]
+
+
+def _score_table(scores: dict[str, list[dict[str, float]]], corpus: str) -> Table:
+    from mainspring.metrics.intervals import interval
+
+    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    rows = []
+    for model, found in scores.items():
+        cells = []
+        for name in names:
+            values = _column(found, name)
+            low, high = interval(values)
+            cells.append(f"{_mean(values):.2f} ({low:.2f}–{high:.2f})")
+        rows.append((model, *cells))
+    count = len(next(iter(scores.values())))
+    note = f"{count} test rows of {corpus}, greedy; in brackets 95 % bootstrap intervals."
+    return Table("ROUGE of the models after training", ("trained by", *names), tuple(rows), note)
+
+
+def _score_checks(scores: dict[str, list[dict[str, float]]]) -> list[Check]:
+    from mainspring.metrics.intervals import compare, interval
+
+    checks = []
+    for ours, theirs in ((OURS, THEIRS), (OURS_NARROW, THEIRS_NARROW)):
+        if theirs not in scores:
+            continue
+        a, b = _column(scores[ours], "rougeL"), _column(scores[theirs], "rougeL")
+        (low_a, high_a), (low_b, high_b) = interval(a), interval(b)
+        difference = compare(a, b)
+        checks.append(
+            Check(
+                f"ROUGE-L of {ours} and {theirs} lies within each other's interval",
+                f"{_mean(a):.2f} and {_mean(b):.2f}, paired difference {difference.mean:+.2f} "
+                f"({difference.low:+.2f} to {difference.high:+.2f}), p {difference.p:.2f}",
+                low_b <= _mean(a) <= high_b and low_a <= _mean(b) <= high_a,
+            )
+        )
+    return checks
+
+
+def _ratios(done: dict[str, list[Trained]]) -> tuple[Ratio, ...]:
+    """Tokens per second, a by-product; the first block of each warms up."""
+    speeds = {name: [block.speed for block in blocks[1:]] for name, blocks in done.items()}
+    pairs = ((OURS, THEIRS, 1.0), (OURS_NARROW, THEIRS_NARROW, None))
+    what = "training, the same plain batches, tokens/s"
+    return tuple(
+        Ratio(
+            what,
+            f"{ours}: {spread(speeds[ours]).median:,.0f}",
+            f"{theirs}: {spread(speeds[theirs]).median:,.0f}",
+            ratio(speeds[ours], speeds[theirs]),
+            goal,
+        )
+        for ours, theirs, goal in pairs
+        if theirs in speeds
+    )
+
+
+ENTRY = Entry(
+    "training_curve",
+    "The same training",
+    "Does Mainspring learn what transformers learns, step by step, and score the same?",
+    run,
+)
