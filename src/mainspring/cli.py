@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mainspring import __version__
+from mainspring import __version__, registry
 from mainspring.errors import MainspringError
 
 # verb -> (module:function, the line shown by `mainspring --help`)
@@ -79,6 +79,8 @@ class UsageError(MainspringError):
 
     def __init__(self, problem: str, argv: Sequence[str]):
         verb = argv[0] if argv and argv[0] in COMMANDS else ""
+        if argv and argv[0] in registry.names("tasks"):
+            problem = f"`{argv[0]}` is a task; say what to do first: `mainspring run {argv[0]} …`"
         help_line = " ".join(word for word in ("mainspring", verb, "--help") if word)
         super().__init__(f"{problem}\nSee `{help_line}`.")
 

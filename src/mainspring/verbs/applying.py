@@ -23,6 +23,7 @@ from mainspring.errors import BadData, BadOption, Missing
 from mainspring.formulations.prediction import OnLong, Prediction, predict
 from mainspring.tasks import Task
 from mainspring.verbs.opening import Opened, open_for
+from mainspring.verbs.output import row_writer, unwritable
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 Values = dict[str, Any]
@@ -258,11 +259,10 @@ class Output:
         if done:
             events.note(f"{self.part}: going on after {len(done)} rows")
         self.count = len(done)
-        with self.part.open("a", encoding="utf-8") as stream:
+        with row_writer(self.part, "ab") as append:
 
             def write(row: Values) -> None:
-                stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-                stream.flush()
+                append(row)
                 self.count += 1
 
             try:
@@ -280,17 +280,20 @@ class Output:
         with self.part.open(encoding="utf-8") as stream:
             names = list(dict.fromkeys(name for line in stream for name in json.loads(line)))
         temporary = self.file.with_name(f".{self.file.name}.tmp")
-        with (
-            self.part.open(encoding="utf-8") as stream,
-            temporary.open("w", encoding="utf-8", newline="") as out,
-        ):
-            writer = csv.DictWriter(
-                out, names, delimiter="," if self.file.suffix == ".csv" else "\t"
-            )
-            writer.writeheader()
-            for line in stream:
-                writer.writerow(json.loads(line))
-        temporary.replace(self.file)
+        try:
+            with (
+                self.part.open(encoding="utf-8") as stream,
+                temporary.open("w", encoding="utf-8", newline="") as out,
+            ):
+                delimiter = "," if self.file.suffix == ".csv" else "\t"
+                writer = csv.DictWriter(out, names, delimiter=delimiter)
+                writer.writeheader()
+                for line in stream:
+                    writer.writerow(json.loads(line))
+            temporary.replace(self.file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise unwritable(self.file, error) from error
         self.part.unlink()
 
 

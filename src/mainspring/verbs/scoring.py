@@ -3,7 +3,6 @@
 Predictions go to a file as they are made; in memory stay four numbers a row.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, tee
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from mainspring.metrics.intervals import compare, interval
 from mainspring.tasks import Task
 from mainspring.verbs.evaluation import Evaluation
 from mainspring.verbs.opening import Opened, open_for
+from mainspring.verbs.output import row_writer
 
 CHOOSE_TOKENS_FROM = 200  # rows
 
@@ -177,7 +177,7 @@ def _scored(
     show = partial(_show, opened.name)
     started = time.perf_counter()
     with ExitStack() as stack:
-        stream = None if file is None else stack.enter_context(_lines_to(file))
+        write = None if file is None else stack.enter_context(row_writer(file, "wb"))
         texts = (example.values[text] for example in for_model)
         for prediction in predict(opened.bundle, texts, opened.settings, show):
             example = next(for_score)
@@ -186,7 +186,7 @@ def _scored(
             tally.add(prediction, scores)
             for name, rows in baseline.items():
                 rows += metric.score_rows([metric.baselines[name](source)], [reference], tokens)
-            if stream is not None:
+            if write is not None:
                 row = {
                     **example.row.values,
                     f"predicted_{task.output}": prediction.text,
@@ -195,16 +195,11 @@ def _scored(
                     "source_tokens_unread": prediction.source_tokens_unread,
                     "scores": {name: round(value, 4) for name, value in scores.items()},
                 }
-                stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+                write(row)
     tally.seconds = time.perf_counter() - started
     count = len(tally.rows)
     events.emit(events.Progress(f"evaluating {opened.name}", count, count, "rows"))
     return tally
-
-
-def _lines_to(file: Path) -> TextIO:
-    """The file, written line by line: it can be read while it grows."""
-    return file.open("w", encoding="utf-8", buffering=1)
 
 
 def _show(name: str, done: int) -> None:
