@@ -33,10 +33,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the README speaks of: news.csv, test.csv, new.csv, texts, a checkpoint."""
     folder = tmp_path_factory.mktemp("readme")
     sentences = [line.strip() for line in README.split(".") if 20 < len(line.strip()) < 200]
-    rows = [
-        f'"{text.replace(chr(34), "")}. It is number {i}.","{" ".join(text.split()[:5])}"'
-        for i, text in enumerate(s.replace("\n", " ") for s in sentences)
-    ]
+    plain = [" ".join(sentence.replace('"', "").split()) for sentence in sentences]
+    rows = [f'"{text}. It is {i}.","{text[:30]}"' for i, text in enumerate(plain)]
     for name in ("news.csv", "test.csv", "new.csv"):
         (folder / name).write_text("text,summary\n" + "\n".join(rows) + "\n", encoding="utf-8")
     (folder / "article.txt").write_text(sentences[0], encoding="utf-8")

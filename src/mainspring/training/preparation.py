@@ -23,7 +23,7 @@ from mainspring.tasks import Task
 from mainspring.training.rows import EncodedRows
 
 AT_ONCE = 1000
-PIECE = 20_000  # characters of a plain text that are read as one row
+PIECE = 2_000  # characters of a plain text that are read as one row
 
 T = TypeVar("T")
 
