@@ -1,8 +1,8 @@
 """Encoded rows, kept flat: two integer arrays and their offsets instead of a list per row."""
 
 import hashlib
+from array import array
 from collections.abc import Iterable
-from itertools import chain
 
 import numpy as np
 
@@ -13,14 +13,16 @@ class EncodedRows:
     """Examples as int32 arrays, about 4 bytes a token. Indexing gives the `EncodedRow` back."""
 
     def __init__(self, examples: Iterable[EncodedRow]):
-        sources, targets, lost = [], [], []
+        sources, targets, ends, lost = array("i"), array("i"), array("q"), array("q")
         for example in examples:
-            sources.append(np.asarray(example.source, dtype=np.int32))
-            targets.append(np.asarray(example.target, dtype=np.int32))
-            lost.append((example.source_lost, example.target_lost))
-        self._sources, self._source_ends = _flat(sources)
-        self._targets, self._target_ends = _flat(targets)
-        self.lost = np.asarray(lost, dtype=np.int64).reshape(-1, 2)
+            sources.extend(example.source)
+            targets.extend(example.target)
+            ends.extend((len(sources), len(targets)))
+            lost.extend((example.source_lost, example.target_lost))
+        self._sources = np.array(sources, dtype=np.int32)
+        self._targets = np.array(targets, dtype=np.int32)
+        self._source_ends, self._target_ends = np.array(ends, dtype=np.int64).reshape(-1, 2).T
+        self.lost = np.array(lost, dtype=np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.lost)
@@ -41,20 +43,10 @@ class EncodedRows:
     def hash(self) -> str:
         """Changes when any id of any row, or their order, changes."""
         digest = hashlib.sha256()
-        for array in (self._sources, self._source_ends, self._targets, self._target_ends):
-            digest.update(array.tobytes())
+        for part in (self._sources, self._source_ends, self._targets, self._target_ends):
+            digest.update(part.tobytes())
         return digest.hexdigest()
-
-
-def _flat(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
-    flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
-    return flat, ends
 
 
 def _start(ends: np.ndarray, row: int) -> int:
     return 0 if row == 0 else int(ends[row - 1])
-
-
-def concatenated(parts: Iterable[Iterable[EncodedRow]]) -> EncodedRows:
-    return EncodedRows(chain.from_iterable(parts))
