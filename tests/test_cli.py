@@ -233,6 +233,7 @@ def test_fit_run_and_evaluate_in_processes_of_their_own(tmp_path: Path) -> None:
     assert json.loads(evaluate.out)["rows"] == 30
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(trained: Path) -> None:
     """`mainspring run ... | head -1`"""
     program = f"""
@@ -416,6 +417,7 @@ def small_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving_a_model(tmp_path: Path) -> None:
     data = nano.write_jsonl(nano.pairs(30), tmp_path / "pairs.jsonl")
     command = nano.Command(

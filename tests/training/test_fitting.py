@@ -109,7 +109,9 @@ class StopAt:
 # -- the same bits --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["float32", "bfloat16", pytest.param("adafactor", marks=pytest.mark.slow)]
+)
 def test_two_stops_change_no_bit(
     straight: Callable[[str], dict[str, Any]], data: Path, tmp_path: Path, nano_size: str, kind: str
 ) -> None:
@@ -148,6 +150,7 @@ def slow_steps() -> None:
     fitting.train = train  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(
     straight: Callable[[str], dict[str, Any]],
@@ -209,6 +212,7 @@ def stand_still_in_the_second_save() -> None:
     checkpointing.write_text = write  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_of_saving(
     straight: Callable[[str], dict[str, Any]], data: Path, tmp_path: Path, nano_size: str
 ) -> None:
@@ -304,6 +308,7 @@ def test_minutes_decide_the_number_of_steps_once(
     assert rates == [pytest.approx(peak.at(step), rel=1e-6) for step in range(len(rates))]
 
 
+@pytest.mark.slow
 def test_pretraining_resumes_to_the_same_bits(tmp_path: Path, nano_size: str) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(row["article"] for row in nano.pairs(220)), encoding="utf-8")
