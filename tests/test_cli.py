@@ -370,6 +370,15 @@ def spoil_json(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "t5",\n "d_model": ', encoding="utf-8")
 
 
+def enlarge_vocabulary(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    last = dict(tokenizer["added_tokens"][-1])
+    for i in range(100):
+        tokenizer["added_tokens"].append({**last, "id": last["id"] + 1 + i, "content": f"<{i}>"})
+    file.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
 def remove_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
@@ -391,6 +400,7 @@ def _edit(file: Path, **changes: Any) -> None:
         (pickle_it, ("pytorch_model.bin, a pickle", "Convert it once")),
         (spoil_json, ("config.json:2", "not valid JSON")),
         (remove_weights, ("no model.safetensors",)),
+        (enlarge_vocabulary, ("the tokenizer has ids up to", "rows; are both from the same")),
     ],
 )
 def test_a_checkpoint_that_is_damaged(
