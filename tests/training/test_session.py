@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import nano
 from mainspring import events
 from mainspring.errors import Diverged
+from mainspring.training import session
 from mainspring.training.loop import Step
 from mainspring.training.session import (
     Actions,
@@ -122,7 +124,7 @@ def test_a_state_is_saved_when_an_evaluation_is_long_in_coming(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(0, 10_000, 250))
-    monkeypatch.setattr("mainspring.training.session.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     diary = Diary([3.0])
     diary.run(Plan(steps=8, evaluate_every=8, save_seconds=600))
     assert diary.of("save") == [2, 5, 8]
@@ -204,22 +206,22 @@ def test_metrics_go_on_without_rows_twice(tmp_path: Path) -> None:
     plan = Plan(steps=6, evaluate_every=2)
     file = tmp_path / "metrics.jsonl"
 
-    def session(diary: Diary, record: Record) -> Record:
+    def run(diary: Diary, record: Record) -> Record:
         with metrics_writer(tmp_path, record, False) as write:
             each = steps(record.step)
             return run_session(each, plan, record, diary.actions(), write)
 
-    session(Diary([3.0, 2.0, 1.0]), Record())
+    run(Diary([3.0, 2.0, 1.0]), Record())
     straight = file.read_text()
     # A process that dies leaves rows after its last state, and half a row.
     state = Record(step=2, evaluated=2, best_score=3.0, best_scores={"loss": 3.0}, best_step=2)
     file.write_text(straight[:-20])
-    session(Diary([2.0, 1.0]), replace(state))
+    run(Diary([2.0, 1.0]), replace(state))
     assert file.read_text() == straight
     # One that dies between an evaluation and the save that follows it does that one again.
-    session(Diary([3.0, 2.0, 1.0]), replace(state, evaluated=0, best_scores={}))
+    run(Diary([3.0, 2.0, 1.0]), replace(state, evaluated=0, best_scores={}))
     assert file.read_text() == straight
-    session(Diary([3.0, 2.0, 1.0]), Record())
+    run(Diary([3.0, 2.0, 1.0]), Record())
     assert file.read_text() == straight
     rows = nano.read_jsonl(file)
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
