@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.entry import FULL, QUICK, Context, Entry, Result
 from benchmarks.material import ROOT, find_data
 from benchmarks.turns import ContestantFailed
+from mainspring.threads import wait_politely
 
 # In the order in which they run.
 ENTRIES = ("machine", "training_curve", "training_speed", "generation_speed", "cold_start")
@@ -42,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settle(threads: int) -> None:
-    """The environment of all contestants: threads, and no network."""
+    """The environment of all contestants: threads that wait politely, and no network."""
+    wait_politely()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ |= {

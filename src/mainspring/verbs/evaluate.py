@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from mainspring.threads import wait_politely
 from mainspring.verbs import check_choices
 from mainspring.verbs.evaluation import Evaluation
 
@@ -75,6 +76,7 @@ def evaluate(
         Stop at the first broken row instead of counting it.
     """
     check_choices(evaluate, locals())
+    wait_politely()
     from mainspring.verbs.scoring import score
 
     options = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring import events
 from mainspring.errors import BadOption, Missing
+from mainspring.threads import wait_politely
 from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE
 from mainspring.verbs import check_choices
 
@@ -172,6 +173,7 @@ def fit(
         check_folder(folder)
     check(options)
     started = time.perf_counter()
+    wait_politely()
     from mainspring.training.fitting import run_fit
 
     outcome = run_fit(options, command_line(options), folder, resume=resume)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mainspring.events import Answer, emit
+from mainspring.threads import wait_politely
 from mainspring.verbs import check_choices
 
 JSON_ROW = dict[str, Any]
@@ -115,6 +116,7 @@ GENERATION = (
 def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     """The predictions that `run` gives for these options, each as soon as it is made."""
     check_choices(run, options)
+    wait_politely()
     from mainspring.verbs.applying import Request, apply
 
     out, text = options["out"], options["text"]
