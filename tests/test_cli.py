@@ -139,6 +139,7 @@ def test_help_takes_less_than_four_tenths_of_a_second() -> None:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.4
 
 
+@pytest.mark.slow
 def test_running_a_model_does_not_import_what_it_has_no_use_for(trained: Path) -> None:
     done = python(
         f"""
@@ -210,6 +211,7 @@ def test_what_there_is(mainspring: Mainspring, verb: str) -> None:
     assert code == 0 and isinstance(json.loads(line), dict)
 
 
+@pytest.mark.slow
 def test_fit_run_and_evaluate_in_processes_of_their_own(tmp_path: Path) -> None:
     """The commands of the README, each in a process that has just started."""
     data = nano.write_jsonl(nano.pairs(30), tmp_path / "pairs.jsonl")

@@ -110,7 +110,11 @@ class StopAt:
 
 
 @pytest.mark.parametrize(
-    "kind", ["float32", "bfloat16", pytest.param("adafactor", marks=pytest.mark.slow)]
+    "kind",
+    [
+        "float32",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bfloat16", "adafactor")),
+    ],
 )
 def test_two_stops_change_no_bit(
     straight: Callable[[str], dict[str, Any]], data: Path, tmp_path: Path, nano_size: str, kind: str
