@@ -20,6 +20,7 @@ from benchmarks.training_contestants import (
 from benchmarks.turns import Contestant, playing
 
 SOURCE, TARGET = 96, 24  # token limits
+SHORTEST = 4  # tokens of an answer: models this weak like to stop at once
 BLOCKS = 8
 OURS, THEIRS = "Mainspring float32", "transformers float32"
 OURS_NARROW, THEIRS_NARROW = "Mainspring bfloat16", "transformers bfloat16"
@@ -179,7 +180,7 @@ def _scores(folder: Path, tested: Sequence[material.Pair]) -> list[dict[str, flo
     bundle = load(folder)
     prepare(bundle.model, "float32")
     limits = Limits(SOURCE, TARGET)
-    options = generation_options(bundle.generation, limits, {"num_beams": 1})
+    options = generation_options(bundle.generation, limits, {"min_new_tokens": SHORTEST})
     how = Settings("", limits, options, on_long="cut")
     answers = [p.text for p in predict(bundle, [text for text, _ in tested], how)]
     wanted = [summary for _, summary in tested]
@@ -203,7 +204,10 @@ def _score_table(scores: dict[str, list[dict[str, float]]], corpus: str) -> Tabl
             cells.append(f"{_mean(values):.2f} ({low:.2f}–{high:.2f})")
         rows.append((model, *cells))
     count = len(next(iter(scores.values())))
-    note = f"{count} test rows of {corpus}, greedy; in brackets 95 % bootstrap intervals."
+    note = (
+        f"{count} test rows of {corpus}, greedy, {SHORTEST} to {TARGET} tokens; in brackets 95 % "
+        "bootstrap intervals."
+    )
     return Table("ROUGE of the models after training", ("trained by", *names), tuple(rows), note)
 
 

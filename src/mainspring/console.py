@@ -77,8 +77,6 @@ class TerminalListener:
                 self.block(title, lines)
             case events.Progress():
                 self.bar(event)
-            case events.Stream(text):
-                self.console.out(text, end="", highlight=False)
 
     def block(self, title: str, lines: tuple[tuple[str, str], ...]) -> None:
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -143,9 +141,6 @@ class PlainListener:
                 self.write(title, *(f"  {name:<{width}}  {value}" for name, value in lines))
             case events.Progress():
                 self.progress(event)
-            case events.Stream(text):
-                self.stream.write(text)
-                self.stream.flush()
 
     def write(self, *lines: str) -> None:
         self.stream.writelines(line + "\n" for line in lines)

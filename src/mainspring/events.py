@@ -49,13 +49,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Stream:
-    """A piece of generated text, to be shown at once and without a line end."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Answer:
     """One prediction, as soon as it is made: its whole row, and the text a person wants to see."""
 
@@ -63,7 +56,7 @@ class Answer:
     text: str
 
 
-Event = Note | Warn | Block | Progress | Stream | Answer
+Event = Note | Warn | Block | Progress | Answer
 Listener = Callable[[Event], Any]
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)

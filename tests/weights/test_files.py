@@ -1,5 +1,7 @@
 """safetensors files: read lazily, written whole."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,13 @@ def test_a_failed_write_leaves_the_former_file(tmp_path: Path) -> None:
         write_tensors({"a": torch.rand(2)}, tmp_path / "absent" / "model.safetensors")
     assert file.read_text() == "before\n"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "notes.txt"]
+
+
+def test_others_may_read_what_is_written(tmp_path: Path) -> None:
+    """The mode follows the umask, as for any other file; safetensors alone writes 0600."""
+    before = os.umask(0o022)
+    try:
+        write_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o644

@@ -111,7 +111,10 @@ def write_tensors(
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors would keep others from reading the file
         save_file(contiguous, temporary, metadata=dict(metadata or {"format": "pt"}))
+        temporary.chmod(mode)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(file)
