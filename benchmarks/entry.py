@@ -33,7 +33,7 @@ class Scale:
 FULL = Scale(
     name="full",
     curve_size="t5-mini",
-    curve_steps=160,
+    curve_steps=120,
     curve_tokens=1024,
     rouge_rows=200,
     teaching_steps=200,

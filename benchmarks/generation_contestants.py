@@ -3,15 +3,15 @@
 Each answers a `Job` with what it wrote and how long that took.
 """
 
+import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.turns import Turns
 
-TRIAL_TOKENS = 12
+TRIAL_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def mainspring(setup: GenerationSetup, turns: Turns) -> None:
 
 def transformers(setup: GenerationSetup, turns: Turns) -> None:
     """`generate` with its best settings: for each kind of job a short trial picks the attention
-    (sdpa, eager) and the cache (dynamic, static) that are fastest here."""
+    (sdpa, eager), then the cache (dynamic, static), that is fastest here."""
     import torch
     import transformers as peer
 
@@ -139,9 +139,19 @@ def transformers(setup: GenerationSetup, turns: Turns) -> None:
     def settings(job: Job) -> tuple[str, str | None]:
         key = len(job.rows), job.beams
         if key not in best:
-            trial = Job(job.rows, min(job.new_tokens, TRIAL_TOKENS), job.beams, forced=True)
-            choices = [(a, c) for a in ("sdpa", "eager") for c in (None, "static")]
-            best[key] = min(choices, key=lambda c: _usable(lambda: make(trial, *c)[0]))
+            trial = Job(job.rows, TRIAL_TOKENS, job.beams, forced=True)
+
+            def seconds(attention: str, cache: str | None) -> float:
+                """Infinite where a setting does not work at all."""
+                try:
+                    return make(trial, attention, cache)[0]
+                except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+                    return math.inf
+
+            make(trial, "eager", None)  # warms up
+            attention = min(("sdpa", "eager"), key=lambda name: seconds(name, None))
+            cache = min((None, "static"), key=lambda name: seconds(attention, name))
+            best[key] = attention, cache
         return best[key]
 
     turns.answer(f"{model.dtype}")
@@ -150,14 +160,6 @@ def transformers(setup: GenerationSetup, turns: Turns) -> None:
         seconds, made = make(job, attention, cache)
         how = f"attention {attention}, {cache or 'dynamic'} cache"
         turns.answer(_made(seconds, made.tolist(), eos, how))
-
-
-def _usable(work: Callable[[], float]) -> float:
-    """The faster of two trials, infinite where the setting does not work at all."""
-    try:
-        return min(work(), work())
-    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
-        return float("inf")
 
 
 # -- CTranslate2 -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ VOCABULARY = 32128
 FIXED = 256  # tokens of the sources that are all of one length
 LONGEST = 512
 SHORT_ANSWER = 32
+WARMING = 2  # new tokens of the round that does not count
 OURS, HF, CT2 = "Mainspring", "transformers", "CTranslate2"
 # (rows, beams) of a batch, and what is asked of it: against transformers in bfloat16, against
 # CTranslate2 in int8.
@@ -57,23 +59,23 @@ def run(context: Context) -> Result:
         for number in range(scale.generation_rounds + 1):
             context.say(f"round {number} of {scale.generation_rounds}" if number else "warming up")
             for what, job in jobs.items():
-                if number > scale.extra_rounds and not what.startswith("real"):
-                    continue
-                for name in turn_order(team.names, number):
-                    reply = team.ask(name, job)
+                chosen = [n for n in team.names if plays(n, what, number <= scale.extra_rounds)]
+                for name in turn_order(chosen, number):
                     if number:
-                        made.setdefault((what, name), []).append(reply)
+                        made.setdefault((what, name), []).append(team.ask(name, job))
+                    else:
+                        team.ask(name, replace(job, new_tokens=WARMING))
         context.say(f"writing the answers to {len(tested)} test rows with everyone")
         answers = {name: _answers(team, name, tested, tokenizer) for name in team.names}
         names, skipped = team.names, dict(team.skipped)
         how = dict(team.descriptions)
     return Result(
         tables=(*_tables(made, jobs, names), _peak_table(team.peaks, how), *_chosen(made)),
-        ratios=(*_ratios(made, names), *_memory_ratios(team.peaks)),
+        ratios=(*_ratios(made), *_memory_ratios(team.peaks)),
         checks=(
             *_agreement(answers, tested, tokenizer, folder),
             *_rouge_checks(answers, tested, tokenizer),
-            *_same_work(made, jobs, names),
+            *_same_work(made, jobs),
         ),
         skipped=tuple(f"{name}: {why}" for name, why in skipped.items()),
         notes=(
@@ -89,6 +91,13 @@ def run(context: Context) -> Result:
             }
         },
     )
+
+
+def plays(name: str, what: str, extra: bool) -> bool:
+    """Who has a turn: the narrow precisions with real sources always, the rest of it (float32
+    with real sources, the narrow ones with other jobs) in the first, extra rounds."""
+    narrow, real = not name.endswith("float32"), what.startswith("real")
+    return (narrow and real) or (extra and narrow != real)
 
 
 def contestants(context: Context, folder: Path) -> list[Contestant]:
@@ -202,7 +211,9 @@ def _tables(
     tables = []
     for kind in kinds:
         rows = [
-            (name, *(_speed(made[f"{kind}, {shape}", name]) for shape in SHAPES)) for name in names
+            (name, *(_speed(made[f"{kind}, {shape}", name]) for shape in SHAPES))
+            for name in names
+            if (f"{kind}, 1 row", name) in made
         ]
         sources = [len(row) for row in jobs[f"{kind}, 32 rows"].rows]
         tables.append(
@@ -238,12 +249,12 @@ def _chosen(made: dict[tuple[str, str], list[Made]]) -> list[Table]:
     return [Table(title, ("batch", "contestant", "settings"), rows)] if rows else []
 
 
-def _ratios(made: dict[tuple[str, str], list[Made]], names: list[str]) -> list[Ratio]:
+def _ratios(made: dict[tuple[str, str], list[Made]]) -> list[Ratio]:
     found = []
     for what in dict.fromkeys(what for what, _ in made):
         kind, shape = what.split(", ")
         for ours, theirs, goal in PAIRS:
-            if ours not in names or theirs not in names or (goal is None and kind != "real"):
+            if (what, ours) not in made or (what, theirs) not in made:
                 continue
             speeds = ([m.speed for m in made[what, name]] for name in (ours, theirs))
             wanted = SHAPES[shape][2 + goal] if goal is not None and kind == "real" else None
@@ -267,15 +278,12 @@ def _memory_ratios(peaks: dict[str, int]) -> list[Ratio]:
     ]
 
 
-def _same_work(
-    made: dict[tuple[str, str], list[Made]], jobs: dict[str, Job], names: list[str]
-) -> list[Check]:
+def _same_work(made: dict[tuple[str, str], list[Made]], jobs: dict[str, Job]) -> list[Check]:
     """Forced jobs make exactly what was asked for."""
     wrong = [
-        f"{name}: {made[what, name][0].tokens} in {what}"
-        for what, job in jobs.items()
-        for name in names
-        if job.forced and made[what, name][0].tokens != len(job.rows) * job.new_tokens
+        f"{name}: {found[0].tokens} in {what}"
+        for (what, name), found in made.items()
+        if jobs[what].forced and found[0].tokens != len(jobs[what].rows) * jobs[what].new_tokens
     ]
     return [
         Check("forced jobs make the same number of tokens", "; ".join(wrong) or "all", not wrong)

@@ -12,7 +12,7 @@ from mainspring import registry
 from mainspring.core.init import build
 from mainspring.weights.maps import is_ignored, to_ours, to_theirs
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "families"
 RECORDS = {
     record["checkpoint"]: record
     for file in sorted(GOLDEN.glob("*.json"))
