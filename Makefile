@@ -18,7 +18,7 @@ test: $(STAMP)
 
 # The quick inner loop.
 check: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not oracle"
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -61,3 +61,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             precision="float32",
         )
     return folder / "model"
+
+
+# Folders whose tests hold us against transformers, which alone takes seconds to import.
+ORACLES = ("families", "generation", "compute")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of these folders are marked `oracle`: `make check` leaves them to `make test`."""
+    for item in items:
+        if item.path.parent.name in ORACLES:
+            item.add_marker("oracle")
