@@ -21,13 +21,16 @@ from pathlib import Path
 
 SHORTEST_BODY, LONGEST_BODY = 120, 2000  # characters
 SUMMARY_WORDS = range(4, 21)
+LONGEST_FILE = 60_000  # bytes
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 # Reading stops there, so that no package outweighs the others and the walk stays short.
-MOST_PER_PACKAGE, MOST_FILES = 500, 100
+MOST_PER_PACKAGE, MOST_FILES = 500, 80
 
 
 def docstrings(file: Path) -> Iterator[str]:
-    """All docstrings of a Python file."""
+    """All docstrings of a Python file; of a very long one none, it would take too long to parse."""
+    if file.stat().st_size > LONGEST_FILE:
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other people's invalid escapes
         try:

@@ -121,6 +121,10 @@ def _pipeline(model: SentencePieceModel) -> tuple[Any, Any]:
     normal = [text for text, _, kind in model.pieces if kind == NORMAL]
     words_apart = SPACE in normal and not any(SPACE in text.lstrip(SPACE) for text in normal)
     scheme = "always" if model.add_dummy_prefix else "never"
+    if model.add_dummy_prefix and not model.remove_extra_whitespaces:
+        # A kept blank at the beginning counts beside the added one; Metaspace would add none.
+        steps.append(normalizers.Prepend(SPACE))
+        scheme = "never"
     before = pre_tokenizers.Metaspace(
         SPACE, scheme, split=words_apart and model.remove_extra_whitespaces
     )
