@@ -74,7 +74,7 @@ def tokenizer(context: Context, texts: Corpus, vocabulary: int = 8000) -> "Token
     from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 
     folder = context.out / "kept" / f"tokenizer-{vocabulary}-{texts.hash}"
-    if not (folder / "tokenizer.json").is_file():
+    if not (folder / "tokenizer_config.json").is_file():
         context.say(f"training a tokenizer of {vocabulary} tokens on {texts.name}")
         made = train_tokenizer((text for pair in texts.train for text in pair), vocabulary)
         folder.mkdir(parents=True, exist_ok=True)

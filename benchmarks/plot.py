@@ -37,7 +37,7 @@ def draw(records: Sequence[Record], file: Path) -> bool:
 
 def _bars(axes: Any, ratios: Sequence[Ratio]) -> None:
     """How many times better: speeds as they are, times and memory the other way round."""
-    axes.set_title("Mainspring against the peers: times better, quartiles, goal (|)")
+    axes.set_title("Mainspring against the peers: medians, quartiles, goals (|)")
     for place, ratio in enumerate(ratios):
         found = ratio.spread
         values = (found.low, found.median, found.high, ratio.goal or 1.0)
@@ -52,7 +52,7 @@ def _bars(axes: Any, ratios: Sequence[Ratio]) -> None:
     axes.set_yticks(range(len(ratios)), labels, fontsize=7)
     axes.invert_yaxis()
     axes.axvline(1.0, color="grey", linewidth=0.8)
-    axes.set_xlabel("times better")
+    axes.set_xlabel("ours / theirs; of times and memory theirs / ours: more is better")
 
 
 def _curves(axes: Any, losses: dict[str, list[float]]) -> None:

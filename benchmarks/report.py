@@ -175,8 +175,7 @@ def document(records: list[Record], picture: str) -> str:
         "quartiles. Speeds are ours / theirs (more is better), times and memory too (less is "
         "better).",
         "",
-        f"![Ratios and loss curves]({picture})",
-        "",
+        *([f"![Ratios and loss curves]({picture})", ""] if picture else []),
         *table_lines(
             Table(
                 "",

@@ -69,13 +69,18 @@ def run(context: Context) -> Result:
             models[name] = context.out / "models" / f"curve-{name.replace(' ', '-')}"
             team.ask(name, Save(models[name]))
         skipped = [f"{name}: {why}" for name, why in team.skipped.items()]
+    speeds = _speeds(done)
     losses = {name: [x for block in blocks for x in block.losses] for name, blocks in done.items()}
     context.say(f"scoring on {scale.rouge_rows} test rows")
     tested = texts.test[: scale.rouge_rows]
     scores = {name: _scores(model, tested) for name, model in models.items()}
     return Result(
-        tables=(*_difference_tables(losses), _score_table(scores, texts.name)),
-        ratios=_ratios(done),
+        tables=(
+            *_difference_tables(losses),
+            _score_table(scores, texts.name),
+            _speed_table(speeds),
+        ),
+        ratios=_ratios(speeds),
         checks=(*_loss_checks(losses), *_score_checks(scores)),
         skipped=tuple(skipped),
         notes=(
@@ -232,21 +237,22 @@ def _score_checks(scores: dict[str, list[dict[str, float]]]) -> list[Check]:
     return checks
 
 
-def _ratios(done: dict[str, list[Trained]]) -> tuple[Ratio, ...]:
-    """Tokens per second, a by-product; the first block of each warms up."""
-    speeds = {name: [block.speed for block in blocks[1:]] for name, blocks in done.items()}
+def _speeds(done: dict[str, list[Trained]]) -> dict[str, list[float]]:
+    """Real tokens per second, a by-product; the first block of each warms up."""
+    return {name: [block.speed for block in blocks[1:]] for name, blocks in done.items()}
+
+
+def _speed_table(speeds: dict[str, list[float]]) -> Table:
+    rows = tuple((name, spread(values).shown(",.0f")) for name, values in speeds.items())
+    return Table("Real tokens per second of these trainings", ("", "tokens/s"), rows)
+
+
+def _ratios(speeds: dict[str, list[float]]) -> tuple[Ratio, ...]:
     pairs = ((OURS, THEIRS, 1.0), (OURS_NARROW, THEIRS_NARROW, None))
-    what = "training, the same plain batches, tokens/s"
     return tuple(
-        Ratio(
-            what,
-            f"{ours}: {spread(speeds[ours]).median:,.0f}",
-            f"{theirs}: {spread(speeds[theirs]).median:,.0f}",
-            ratio(speeds[ours], speeds[theirs]),
-            goal,
-        )
-        for ours, theirs, goal in pairs
-        if theirs in speeds
+        Ratio("the same batches, tokens/s", a, b, ratio(speeds[a], speeds[b]), goal)
+        for a, b, goal in pairs
+        if b in speeds
     )
 
 

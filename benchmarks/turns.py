@@ -13,6 +13,7 @@ thread pools or imports; and each one's peak of memory is its own.
 
 import importlib.util
 import multiprocessing
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -160,8 +161,11 @@ def missing(packages: Sequence[str]) -> list[str]:
 
 
 def _play(play: Callable[[Any, Turns], None], setup: Any, line: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends us
     try:
         play(setup, Turns(line))
+    except EOFError:
+        return  # the parent is gone
     except Exception:  # noqa: BLE001  (whatever a peer raises is reported by its name)
         line.send(("error", traceback.format_exc()))
     else:
