@@ -8,7 +8,12 @@ from mainspring.core.model import Transformer
 
 
 def encoder_decoder(
-    *, gated: bool = False, tied: bool = True, norm: str = "pre", seed: int = 0
+    *,
+    gated: bool = False,
+    tied: bool = True,
+    norm: str = "pre",
+    cross_shares: bool = False,
+    seed: int = 0,
 ) -> Transformer:
     """A T5-like model of random weights in which every norm and bias has its own numbers."""
     rms = spec.RMSNorm()
@@ -22,7 +27,7 @@ def encoder_decoder(
     head = spec.VocabularyHead(99, tied, 64**-0.5 if tied else 1.0)
     model = spec.Model(
         stack(spec.FullMask(), None),
-        stack(spec.CausalMask(), attention),
+        stack(spec.CausalMask(), spec.Attention(4, 2, 16) if cross_shares else attention),
         (("vocabulary", head),),
     )
     return _varied(build(model, seed))

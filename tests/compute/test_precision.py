@@ -10,10 +10,12 @@ from torch import Tensor
 
 from mainspring import events, spec
 from mainspring.compute import packed
-from mainspring.compute.decoder import StackedCache, StepDecoder, fits
+from mainspring.compute.decoder import StepDecoder
 from mainspring.compute.hardware import Hardware
 from mainspring.compute.precision import PRECISIONS, choose, prepare
 from mainspring.compute.projections import Int8Projection, PackedProjection, PlainProjection
+from mainspring.compute.stacked_cache import StackedCache
+from mainspring.compute.step_parts import fits
 from mainspring.core.model import Transformer
 from mainspring.errors import BadOption
 from mainspring.generation.options import GenerationOptions
@@ -147,25 +149,38 @@ def test_the_step_knows_its_limits() -> None:
     stack = encoder_decoder().spec.decoder
     layer = stack.layers[0]
     assert fits(stack) and fits(decoder_only().spec.decoder)
-    rotary = replace(layer.attention, rotary=spec.Rotary())
-    shared = replace(layer.attention, key_value_heads=2)
+    shared = replace(layer, attention=replace(layer.attention, key_value_heads=2))
+    assert fits(replace(stack, layers=(shared, shared), positions=None))
     for other in (
-        replace(layer, attention=rotary),
-        replace(layer, attention=shared),
-        replace(layer, mask=spec.SlidingWindow(4)),
-        replace(layer, norm_placement="sandwich"),
+        replace(stack, layers=(shared, shared)),  # biases by head, and heads that share
+        replace(stack, layers=(layer, shared), positions=None),  # caches of two shapes
+        replace(stack, layers=(layer, replace(layer, mask=spec.FullMask()))),
+        replace(stack, embedding=spec.TokenEmbedding(99, types=2)),
+        replace(stack, embedding=spec.AudioEmbedding(8)),
     ):
-        assert not fits(replace(stack, layers=(layer, other)))
-    assert not fits(replace(stack, embedding_norm=spec.RMSNorm()))
+        assert not fits(other)
 
 
-def test_layers_that_the_step_does_not_know_keep_the_core_stack() -> None:
-    reference = encoder_decoder(norm="post")
+def test_a_decoder_that_the_step_does_not_know_keeps_the_core_stack() -> None:
+    reference = encoder_decoder(cross_shares=True)
     (ids, keep), target = sources(), targets(6)
     expected = logits(reference, ids, keep, target)
     for precision, tolerance in TOLERANCE.items():
         model = prepare(copy.deepcopy(reference), precision).model
         assert not isinstance(model.decoder, StepDecoder)
+        with torch.inference_mode():
+            memory = model.encode(ids, keep)
+        assert (stepwise(model, memory, keep, target) - expected).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("norm", ["post", "sandwich"])
+def test_norms_in_other_places(norm: str) -> None:
+    reference = encoder_decoder(norm=norm)
+    (ids, keep), target = sources(), targets(6)
+    expected = logits(reference, ids, keep, target)
+    for precision, tolerance in TOLERANCE.items():
+        model = prepare(copy.deepcopy(reference), precision).model
+        assert isinstance(model.decoder, StepDecoder)
         with torch.inference_mode():
             memory = model.encode(ids, keep)
         assert (stepwise(model, memory, keep, target) - expected).abs().max() < tolerance

@@ -5,6 +5,7 @@ the four here take 20). The residual stream stays float32 between the layers.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -31,16 +32,33 @@ class NarrowRMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.float()
         if x.numel() <= ROWS * x.shape[-1]:
-            return self._rows(x).to(self.dtype)
+            return _rms(x, self.floor, self.weight).to(self.dtype)
         x_ND = x.reshape(-1, x.shape[-1])
         y_ND = torch.empty_like(x_ND, dtype=self.dtype)
         for x_RD, y_RD in zip(x_ND.split(ROWS), y_ND.split(ROWS), strict=True):
-            y_RD.copy_(self._rows(x_RD))
+            y_RD.copy_(_rms(x_RD, self.floor, self.weight))
         return y_ND.view(x.shape)
 
-    def _rows(self, x: Tensor) -> Tensor:
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return (x / torch.hypot(size, self.floor, out=size)).mul_(self.weight)
+
+def _rms(x: Tensor, floor: Tensor, weight: Tensor) -> Tensor:
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (x / torch.hypot(size, floor, out=size)).mul_(weight)
+
+
+def join_head_norms(
+    query: nn.Module, key: nn.Module, heads: int, key_heads: int
+) -> Callable[[Tensor], Tensor]:
+    """The norms of queries and keys as one of their heads side by side (B, heads + key_heads, E):
+    both have been replaced, and are of one kind."""
+    if isinstance(query, NarrowRMSNorm) and isinstance(key, NarrowRMSNorm):
+        weight = torch.cat([query.weight.expand(heads, -1), key.weight.expand(key_heads, -1)])
+        return lambda x: _rms(x.float(), query.floor, weight)
+
+    def apart(x: Tensor) -> Tensor:
+        q, k = x.split([heads, key_heads], 1)
+        return torch.cat([query(q), key(k)], 1)
+
+    return apart
 
 
 class NarrowLayerNorm(nn.Module):

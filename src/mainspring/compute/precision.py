@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mainspring import events, spec
 from mainspring.compute import packed
-from mainspring.compute.decoder import StepDecoder, fits
+from mainspring.compute.decoder import StepDecoder
 from mainspring.compute.encoder import GroupedEncoder
 from mainspring.compute.hardware import Hardware, detect
 from mainspring.compute.norms import NarrowLayerNorm, NarrowRMSNorm, WideEmbedding
@@ -32,6 +32,7 @@ from mainspring.compute.projections import (
     ProjectedVocabularyHead,
     Projection,
 )
+from mainspring.compute.step_parts import fits
 from mainspring.compute.swap import place, swap
 from mainspring.core.attention import KeyValue, QueryKeyValue
 from mainspring.core.feed_forward import FeedForward, GatedUp, Up
@@ -141,9 +142,9 @@ def _prepare_stack(stack: Stack, precision: Precision, many: Precision, *, decod
     make = _maker(precision if decodes else many, device, by_row=decodes)
     make_memory = _maker(many, device, by_row=False)
     wide = _maker("bfloat16" if precision == "int8" else precision, device, by_row=False)
-    # A norm before a part feeds projections only; one after it is the residual stream itself.
+    # A norm before a part feeds projections only; one after it is the residual stream itself, and
+    # so is that of the embeddings.
     narrow = precision != "float32" and not any(type(m) is PostNorm for m in stack.modules())
-    norm_dtype = torch.bfloat16 if narrow else torch.float32
     sensitive = {
         f"{name}.down"
         for name, module in stack.named_modules()
@@ -151,6 +152,7 @@ def _prepare_stack(stack: Stack, precision: Precision, many: Precision, *, decod
     }
 
     def leaf(name: str, old: nn.Module) -> nn.Module:
+        norm_dtype = torch.bfloat16 if narrow and name != "embedding_norm" else torch.float32
         match old:
             case QueryKeyValue():
                 return JoinedProjections(old, make)
@@ -181,7 +183,7 @@ def _replace_stacks(model: Transformer, dtype: torch.dtype) -> None:
     if reads_tokens and isinstance(model.encoder, Stack):
         place(model, "encoder", GroupedEncoder(model.encoder))
     if decoder is not None and fits(decoder) and isinstance(model.decoder, Stack):
-        place(model, "decoder", StepDecoder(model.decoder, dtype))
+        place(model, "decoder", StepDecoder(model.decoder, decoder, dtype))
 
 
 def _sizes(model: nn.Module) -> Iterator[int]:

@@ -70,13 +70,13 @@ class Stack(nn.Module):
         self.final_norm = build_optional_norm(stack.final_norm, stack.width)
         self.final_dropout = nn.Dropout(stack.final_dropout)
         # Layers that turn alike share their angles, layers that see alike share their mask.
-        self.turns = [layer.attention.rotary for layer in stack.layers]
+        self.turns = [_key(layer.attention.rotary) for layer in stack.layers]
         self.masks = [layer.mask for layer in stack.layers]
         self.angles = nn.ModuleDict()
-        for layer in stack.layers:
+        for key, layer in zip(self.turns, stack.layers, strict=True):
             rotary = layer.attention.rotary
-            if rotary is not None:
-                self.angles[_key(rotary)] = RotaryAngles(rotary, layer.attention.head_width)
+            if key is not None and rotary is not None:
+                self.angles[key] = RotaryAngles(rotary, layer.attention.head_width)
 
     def new_cache(self, capacity: int) -> Cache:
         """An empty cache of the kind that these layers read."""
@@ -128,12 +128,12 @@ class Stack(nn.Module):
             )
         x_BTD = self.dropout(self.embedding_norm(x_BTD))
         for i, layer in enumerate(self.layers):
-            rotary = self.turns[i]
+            turn = self.turns[i]
             x_BTD = layer(
                 x_BTD,
                 masks[self.masks[i]],
                 bias_1HTS,
-                None if rotary is None else turns[_key(rotary)],
+                None if turn is None else turns[turn],
                 memory_BSD,
                 memory_mask,
                 None if cache is None else cache.layers[i],
@@ -143,6 +143,6 @@ class Stack(nn.Module):
         return self.final_dropout(self.final_norm(x_BTD))
 
 
-def _key(rotary: spec.Rotary) -> str:
+def _key(rotary: spec.Rotary | None) -> str | None:
     """A name for one kind of turning; module names cannot hold a dot."""
-    return repr(rotary).replace(".", "_")
+    return None if rotary is None else repr(rotary).replace(".", "_")
