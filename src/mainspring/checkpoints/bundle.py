@@ -5,7 +5,7 @@ size, tokenizer, seed ── new_bundle ──┘
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mainspring import registry, spec
+from mainspring.checkpoints.adapters import is_adapter
 from mainspring.checkpoints.card import FILE as CARD_FILE
 from mainspring.checkpoints.card import Card, card_text
 from mainspring.checkpoints.config import (
@@ -97,9 +98,21 @@ class Bundle:
         theirs = to_theirs(self.family.pairs(self.spec), self.model.state_dict())
         if dtype is not None:
             theirs = {name: tensor.to(dtype) for name, tensor in theirs.items()}
-        with saving(Path(folder)) as draft:
+        config = json_text(self._config(next(iter(theirs.values())).dtype))
+
+        def weights(draft: Path) -> None:
             write_sharded(theirs, draft, shard_bytes)
-            write_text(json_text(self._config(next(iter(theirs.values())).dtype)), draft / CONFIG)
+            write_text(config, draft / CONFIG)
+
+        self.save_with(folder, weights, card)
+
+    def save_with(
+        self, folder: str | Path, weights: Callable[[Path], None], card: str | None = None
+    ) -> None:
+        """Writes what `weights(draft folder)` writes, and with it all that is no weight, into
+        `folder`, whole or not at all."""
+        with saving(Path(folder)) as draft:
+            weights(draft)
             if self.generation:
                 write_text(json_text(self.generation), draft / GENERATION_CONFIG)
             if self.tokenizer is not None:
@@ -122,13 +135,25 @@ class Bundle:
         return {**config, "torch_dtype": name}
 
 
-def load(name_or_folder: str | Path, *, dtype: torch.dtype | None = None) -> Bundle:
+def load(
+    name_or_folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    base: str | Path | None = None,
+) -> Bundle:
     """Opens a checkpoint: a local folder, or a hub name such as "google-t5/t5-small".
+
+    An adapter's folder (LoRA, in PEFT's format) gives its base model, which lies where the adapter
+    says or at `base`, with the adapter merged into it.
 
     The weights are float32 whatever the file holds, unless `dtype` is given; the model is in
     evaluation mode. Missing, Refused, BadWeights, BadOption or Mismatch say what is wrong.
     """
     folder = locate(name_or_folder)
+    if is_adapter(folder):
+        from mainspring.checkpoints.adapted import load_adapted
+
+        return load_adapted(folder, base, dtype)
     settle(folder)
     config = read_config(folder)
     family = find_family(config, folder / CONFIG)

@@ -26,7 +26,8 @@ CARRIED = (
     "processor_config.json",
     "chat_template.jinja",
 )
-KNOWN = (CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, *CARRIED)
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+KNOWN = (CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, *CARRIED, *ADAPTER)
 
 
 @contextmanager

@@ -29,6 +29,8 @@ class Family:
     `saved_config(config, model)` is the `config.json` to save for a config that was read.
     `renames` are (pattern, replacement) pairs, regular expressions that turn other spellings of
     tensor names (older files, files of a model without its head) into those of `pairs`.
+    `modules` are such pairs too: from the names of `pairs` to those that the modules of
+    `transformers` have where they differ (adapters are stored under these).
     `head(name, config)` is the spec of a head as this family has it, for models that get a new one.
     `examples` are small whole configs, each optional feature in some of them: the contract tests
     of `mainspring.testing` run on them.
@@ -44,6 +46,7 @@ class Family:
     sizes: Mapping[str, Config] = field(default_factory=dict)
     saved_config: Callable[[Config, Model], Config] = lambda config, model: config
     renames: tuple[tuple[str, str], ...] = ()
+    modules: tuple[tuple[str, str], ...] = ()
     head: Callable[[str, Config], Head] | None = None
     examples: tuple[Config, ...] = ()
 

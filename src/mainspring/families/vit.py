@@ -177,6 +177,18 @@ def renames(prefix: str) -> tuple[tuple[str, str], ...]:
     return ((r"^(embeddings|encoder|layernorm|pooler)\.", rf"{prefix}.\1."),)
 
 
+# The modules of ViT and DeiT since transformers 5, as adapters name them.
+MODULES = (
+    (r"\.encoder\.layer\.", ".layers."),
+    (r"^encoder\.layer\.", "layers."),
+    (r"\.attention\.attention\.query\b", ".attention.q_proj"),
+    (r"\.attention\.attention\.key\b", ".attention.k_proj"),
+    (r"\.attention\.attention\.value\b", ".attention.v_proj"),
+    (r"\.attention\.output\.dense\b", ".attention.o_proj"),
+    (r"\.intermediate\.dense\b", ".mlp.fc1"),
+    (r"\.output\.dense\b", ".mlp.fc2"),
+)
+
 EXAMPLE: Config = {
     "hidden_size": 24,
     "num_hidden_layers": 2,
@@ -195,6 +207,7 @@ FAMILY = Family(
     pairs=partial(pairs, prefix="vit"),
     saved_config=saved_config({"vit": "ViT", "deit": "DeiT", "yolos": "Yolos"}, HEADS),
     renames=renames("vit"),
+    modules=MODULES,
     head=head,
     examples=(
         {**VIT, "architectures": ["ViTForImageClassification"], "qkv_bias": False},
@@ -218,6 +231,7 @@ _YOLOS: Config = {**EXAMPLE, "model_type": "yolos", "num_detection_tokens": 4}
 YOLOS = replace(
     FAMILY,
     name="yolos",
+    modules=(),
     model_types=("yolos",),
     architecture="YolosForObjectDetection",
     examples=tuple(
