@@ -25,6 +25,7 @@ from mainspring.checkpoints.config import (
     read_config,
     read_generation,
 )
+from mainspring.checkpoints.gguf import find_gguf, read_gguf
 from mainspring.checkpoints.locate import locate
 from mainspring.checkpoints.sentence import read_embedding_head
 from mainspring.checkpoints.settle import CARRIED, saving, settle
@@ -135,41 +136,28 @@ class Bundle:
         return {**config, "torch_dtype": name}
 
 
-def load(
-    name_or_folder: str | Path,
-    *,
-    dtype: torch.dtype | None = None,
-    base: str | Path | None = None,
-) -> Bundle:
-    """Opens a checkpoint: a local folder, or a hub name such as "google-t5/t5-small".
-
-    An adapter's folder (LoRA, in PEFT's format) gives its base model, which lies where the adapter
-    says or at `base`, with the adapter merged into it.
+def load(name_or_folder: str | Path, *, dtype: torch.dtype | None = None) -> Bundle:
+    """Opens a checkpoint: a local folder, a GGUF file, a hub name such as "google-t5/t5-small", or
+    one of the names that `mainspring get` knows.
 
     The weights are float32 whatever the file holds, unless `dtype` is given; the model is in
     evaluation mode. Missing, Refused, BadWeights, BadOption or Mismatch say what is wrong.
     """
-    folder = locate(name_or_folder)
-    if is_adapter(folder):
-        from mainspring.checkpoints.adapted import load_adapted
+    place = locate(name_or_folder)
+    file = find_gguf(place)
+    wanted = dtype or torch.float32
+    return _load_folder(place, wanted) if file is None else _load_gguf(file, wanted)
 
-        return load_adapted(folder, base, dtype)
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> Bundle:
     settle(folder)
     config = read_config(folder)
     family = find_family(config, folder / CONFIG)
     embedding, described = read_embedding_head(folder)
     with TensorFiles(weight_files(folder)) as files:
-        theirs = _without_repeats(
-            {family.canonical(name): files[name] for name in files}, family.aliases
-        )
-        model = _build(family, config, theirs, folder / CONFIG, embedding)
-        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        ours = to_ours(
-            family.pairs(model.spec), theirs, expected, family.ignored, source=str(folder)
-        )
-        copies = {
-            name: tensor.to(dtype or torch.float32, copy=True) for name, tensor in ours.items()
-        }
+        theirs = {family.canonical(name): files[name] for name in files}
+        model, ours = _build_and_map(family, config, theirs, folder / CONFIG, embedding)
+        copies = {name: tensor.to(dtype, copy=True) for name, tensor in ours.items()}
     model.load_state_dict(copies, assign=True)
     tokenizer = Tokenizer.open(folder)
     _check_rows(tokenizer, model.spec, folder)
@@ -183,6 +171,32 @@ def load(
         read_generation(folder, config),
         {name: file.read_bytes() for name, file in carried.items()},
     )
+
+
+def _load_gguf(file: Path, dtype: torch.dtype) -> Bundle:
+    read = read_gguf(file)
+    family = find_family(read.config, file)
+    # Each tensor gets its type as it is read: no second model in memory.
+    theirs = {family.canonical(name): tensor.to(dtype) for name, tensor in read.tensors()}
+    model, ours = _build_and_map(family, read.config, theirs, file, None)
+    model.load_state_dict({name: tensor.to(dtype) for name, tensor in ours.items()}, assign=True)
+    _check_rows(read.tokenizer, model.spec, file)
+    return Bundle(model.eval(), read.config, family, read.tokenizer, read.generation)
+
+
+def _build_and_map(
+    family: Family,
+    config: Config,
+    stored: Mapping[str, Tensor],
+    place: Path,
+    embedding: spec.EmbeddingHead | None,
+) -> tuple[Transformer, dict[str, Tensor]]:
+    """The model without weights, and its weights out of those stored."""
+    theirs = _without_repeats(stored, family.aliases)
+    model = _build(family, config, theirs, place, embedding)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    source = str(place.parent if place.name == CONFIG else place)
+    return model, to_ours(family.pairs(model.spec), theirs, expected, family.ignored, source=source)
 
 
 def new_bundle(size: str, tokenizer: Tokenizer, seed: int) -> Bundle:

@@ -34,13 +34,15 @@ WANTED = (
 
 
 def locate(name: str | Path) -> Path:
-    """The folder of a checkpoint: `name` itself if it is one here, else the hub's, downloaded
-    once into its cache. With HF_HUB_OFFLINE=1 only the cache is looked at.
+    """The folder or GGUF file of a checkpoint: `name` itself if it is here, else the hub's,
+    downloaded once into its cache. With HF_HUB_OFFLINE=1 only the cache is looked at.
 
     Missing says where was looked and what to do; Refused where the hub holds pickles only.
     """
     here = Path(name).expanduser()
     if here.is_dir():
+        return here
+    if here.is_file() and here.suffix == ".gguf":
         return here
     if here.exists():
         raise Missing(f"{here}: a file; give the checkpoint folder that holds it")

@@ -119,7 +119,7 @@ class Tokenizer:
         special = _special_tokens(backend, {**named, **config})
         if not is_t5 and ("add_bos_token" in config or "add_eos_token" in config):
             begins, ends = bool(config.get("add_bos_token")), bool(config.get("add_eos_token"))
-            _add_around(backend, special, begins, ends)
+            add_around(backend, special, begins, ends)
         return cls(backend, special, {name: file.read_bytes() for name, file in files.items()})
 
     def save(self, folder: Path) -> None:
@@ -173,7 +173,7 @@ def _open_sentencepiece(
     count = config.get("extra_ids", 100) if is_t5 else 0
     backend = build_tokenizer(model, sentinels(count))
     if is_t5:
-        _add_around(backend, {"eos": _text(config.get("eos_token", EOS))}, False, True)
+        add_around(backend, {"eos": _text(config.get("eos_token", EOS))}, False, True)
     return backend
 
 
@@ -218,7 +218,7 @@ def _text(token: Any) -> Any:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _add_around(
+def add_around(
     backend: "tokenizers.Tokenizer", special: Mapping[str, str], begins: bool, ends: bool
 ) -> None:
     """Puts the begin and end tokens around each encoded text."""
@@ -253,7 +253,7 @@ def train_tokenizer(
     backend = train[kind](texts, vocabulary - len(extra), [PAD, EOS, UNK])
     backend.add_special_tokens([PAD, EOS, UNK, *extra])
     tokenizer = Tokenizer(backend, {"pad": PAD, "eos": EOS, "unk": UNK})
-    _add_around(backend, tokenizer.special, False, True)
+    add_around(backend, tokenizer.special, False, True)
     if tokenizer.vocabulary < vocabulary:
         events.warn(
             f"tokenizer: the texts are too few for {vocabulary} ids; it has {tokenizer.vocabulary}"
