@@ -372,7 +372,7 @@ def _rouge_checks(
     from mainspring.metrics.rouge import METRIC
 
     wanted = [summary for _, summary in tested]
-    kind = METRIC.choose_tokens(wanted)
+    kind = METRIC.choose_kind(wanted)
 
     def means(name: str) -> dict[str, float]:
         rows = METRIC.score_rows(tokenizer.decode_many(answers[name]), wanted, kind)

@@ -86,12 +86,12 @@ def tokenizer(context: Context, texts: Corpus, vocabulary: int = 8000) -> "Token
 
 def encode(texts: Sequence[Pair], by: "Tokenizer", source: int, target: int) -> "EncodedRows":
     """The pairs as token ids, within limits; every row ends in the end token."""
-    from mainspring.formulations import Limits
+    from mainspring.formulations import Limits, Setup
     from mainspring.formulations.sequence_to_sequence import FORMULATION
     from mainspring.training.rows import EncodedRows
 
-    sources, targets = [s for s, _ in texts], [t for _, t in texts]
-    return EncodedRows(FORMULATION.encode(sources, targets, by, Limits(source, target), ""))
+    pairs = [{"text": text, "target": target} for text, target in texts]
+    return EncodedRows(FORMULATION.encode(pairs, by, Setup(Limits(source, target))))
 
 
 def new_model(

@@ -178,18 +178,19 @@ def _scores(folder: Path, tested: Sequence[material.Pair]) -> list[dict[str, flo
     """ROUGE of each row, greedy, by our decoding in float32 whoever trained the model."""
     from mainspring.checkpoints.bundle import load
     from mainspring.compute.precision import prepare
-    from mainspring.formulations import Limits
-    from mainspring.formulations.prediction import Settings, generation_options, predict
+    from mainspring.formulations import Inference, Limits, Setup
+    from mainspring.formulations.prediction import generation_options
+    from mainspring.formulations.sequence_to_sequence import predict
     from mainspring.metrics.rouge import METRIC
 
     bundle = load(folder)
     prepare(bundle.model, "float32")
     limits = Limits(SOURCE, TARGET)
     options = generation_options(bundle.generation, limits, {"min_new_tokens": SHORTEST})
-    how = Settings("", limits, options, on_long="cut")
-    answers = [p.text for p in predict(bundle, [text for text, _ in tested], how)]
+    how, rows = Inference(options, on_long="cut"), [{"text": text} for text, _ in tested]
+    answers = [p.value for p in predict(bundle, rows, Setup(limits), how)]
     wanted = [summary for _, summary in tested]
-    return METRIC.score_rows(answers, wanted, METRIC.choose_tokens(wanted))
+    return METRIC.score_rows(answers, wanted, METRIC.choose_kind(wanted))
 
 
 def _column(rows: list[dict[str, float]], name: str) -> list[float]:

@@ -65,7 +65,6 @@ class TerminalListener:
             redirect_stdout=sys.stdout.isatty(),
         )
         self.bars: dict[str, TaskID] = {}
-        self.streaming = False
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -208,12 +207,19 @@ def printing(as_json: bool, quiet: bool) -> Iterator[None]:
     """What the command line does with events: answers to standard output as they are made, the
     rest to standard error, or with `quiet` warnings only."""
     shown = listener()
+    begun = False  # whether an answer stands on standard output without its line end
 
     def listen(event: events.Event) -> None:
+        nonlocal begun
         match event:
+            case events.Text(text):
+                if not as_json:
+                    print(text, end="", flush=True)
+                    begun = True
             case events.Answer(row, text):
                 line = json.dumps(row, ensure_ascii=False, default=str) if as_json else text
-                print(line, flush=True)
+                print("" if begun else line, flush=True)
+                begun = False
             case events.Warn():
                 shown(event)
             case _ if not quiet:

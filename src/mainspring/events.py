@@ -56,7 +56,14 @@ class Answer:
     text: str
 
 
-Event = Note | Warn | Block | Progress | Answer
+@dataclass(frozen=True)
+class Text:
+    """The next piece of an answer that is being written; its `Answer` follows when it is whole."""
+
+    text: str
+
+
+Event = Note | Warn | Block | Progress | Answer | Text
 Listener = Callable[[Event], Any]
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)

@@ -14,6 +14,7 @@ from mainspring.errors import BadOption, Mismatch
 
 TASKS = {
     "summarize": "mainspring.tasks.summarize:TASK",
+    "generate": "mainspring.tasks.generate:TASK",
     "pretrain": "mainspring.tasks.pretrain:TASK",
 }
 

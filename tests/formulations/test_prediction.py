@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +8,17 @@ import torch
 import nano
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.errors import Mismatch
-from mainspring.formulations import Limits, prediction
-from mainspring.formulations.prediction import Settings, generation_options, predict
+from mainspring.formulations import Inference, Limits, Prediction, Setup, prediction
+from mainspring.formulations import sequence_to_sequence as pairs
+from mainspring.formulations.prediction import generation_options
 
 LIMITS = Limits(32, 10)
+
+
+def predict(
+    bundle: Bundle, texts: Iterable[str], how: Inference, *told: Any, prefix: str = ""
+) -> Iterator[Prediction]:
+    return pairs.predict(bundle, ({"text": t} for t in texts), Setup(LIMITS, prefix), how, *told)
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +27,8 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def settings(bundle: Bundle) -> Settings:
-    return Settings("", LIMITS, generation_options(bundle.generation, LIMITS, {}))
+def settings(bundle: Bundle) -> Inference:
+    return Inference(generation_options(bundle.generation, LIMITS, {}))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,7 @@ def texts() -> list[str]:
 
 
 def test_the_order_of_the_texts_is_kept_and_company_changes_nothing(
-    bundle: Bundle, settings: Settings, texts: list[str]
+    bundle: Bundle, settings: Inference, texts: list[str]
 ) -> None:
     together = list(predict(bundle, texts, settings))
     alone = [next(predict(bundle, [text], settings)) for text in texts]
@@ -42,7 +49,7 @@ def test_the_order_of_the_texts_is_kept_and_company_changes_nothing(
 
 
 def test_a_batch_stays_within_the_budget_beams_included(
-    bundle: Bundle, settings: Settings, texts: list[str], monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, settings: Inference, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, int]] = []
     real = prediction.generate
@@ -60,7 +67,7 @@ def test_a_batch_stays_within_the_budget_beams_included(
     assert widths == sorted(widths, reverse=True)  # the longest first: memory peaks at once
 
 
-def test_texts_stream_through_chunk_by_chunk(bundle: Bundle, settings: Settings) -> None:
+def test_texts_stream_through_chunk_by_chunk(bundle: Bundle, settings: Inference) -> None:
     read = 0
 
     def endless() -> Iterator[str]:
@@ -76,7 +83,7 @@ def test_texts_stream_through_chunk_by_chunk(bundle: Bundle, settings: Settings)
 
 
 def test_work_done_is_told_after_each_batch(
-    bundle: Bundle, settings: Settings, texts: list[str]
+    bundle: Bundle, settings: Inference, texts: list[str]
 ) -> None:
     done: list[int] = []
     list(predict(bundle, texts, replace(settings, tokens=128), done.append))
@@ -84,10 +91,9 @@ def test_work_done_is_told_after_each_batch(
     assert done == sorted(done) and len(done) > 2
 
 
-def test_the_prefix_stands_before_every_window(bundle: Bundle, settings: Settings) -> None:
+def test_the_prefix_stands_before_every_window(bundle: Bundle, settings: Inference) -> None:
     text = " ".join(row["article"] for row in nano.pairs(3, seed=9))
-    prefixed = replace(settings, prefix="early early early ")
-    [answer] = predict(bundle, [text], prefixed)
+    [answer] = predict(bundle, [text], settings, prefix="early early early ")
     [plain] = predict(bundle, [text], settings)
     assert answer.windows > plain.windows > 1
     tokenizer = bundle.tokenizer
@@ -95,7 +101,7 @@ def test_the_prefix_stands_before_every_window(bundle: Bundle, settings: Setting
     assert answer.source_tokens == len(tokenizer.encode("early early early " + text))
 
 
-def test_nothing_is_asked_for_an_empty_list(bundle: Bundle, settings: Settings) -> None:
+def test_nothing_is_asked_for_an_empty_list(bundle: Bundle, settings: Inference) -> None:
     assert list(predict(bundle, [], settings)) == []
 
 
@@ -118,15 +124,31 @@ def test_the_length_limit_is_the_tasks_unless_given(
 
 
 def test_the_best_of_several_sequences_is_the_answer(
-    bundle: Bundle, settings: Settings, texts: list[str]
+    bundle: Bundle, settings: Inference, texts: list[str]
 ) -> None:
     def answers(**given: Any) -> list[str]:
         options = generation_options(bundle.generation, LIMITS, {"num_beams": 3, **given})
-        return [p.text for p in predict(bundle, texts[:3], replace(settings, options=options))]
+        return [p.value for p in predict(bundle, texts[:3], replace(settings, options=options))]
 
     assert answers(num_return_sequences=3) == answers()
 
 
-def test_without_a_tokenizer_there_is_nothing_to_read(bundle: Bundle, settings: Settings) -> None:
+def test_without_a_tokenizer_there_is_nothing_to_read(bundle: Bundle, settings: Inference) -> None:
     with pytest.raises(Mismatch, match="no tokenizer"):
         list(predict(replace(bundle, tokenizer=None), ["text"], settings))
+
+
+def test_an_answer_can_be_heard_as_it_is_written(
+    bundle: Bundle, settings: Inference, texts: list[str]
+) -> None:
+    tokenizer = bundle.tokenizer
+    assert tokenizer is not None
+    special = tuple(i for i in range(192) if not tokenizer.decode([i]).strip())
+    options = generation_options(bundle.generation, LIMITS, {"suppress_tokens": special})
+    how = replace(settings, options=options)
+    silent = [p.value for p in predict(bundle, texts[:4], how)]
+    for text, expected in zip(texts, silent, strict=False):
+        heard: list[str] = []
+        [answer] = predict(bundle, [text], how, lambda done: None, heard.append)
+        assert answer.value == expected == "".join(heard).strip()
+        assert len(heard) > 4

@@ -8,7 +8,7 @@ import nano
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.data.batches import rounded
-from mainspring.formulations import EncodedRow, Limits, SpecialIds, special_ids
+from mainspring.formulations import EncodedRow, Limits, Setup, SpecialIds, special_ids
 from mainspring.formulations.sequence_to_sequence import (
     IGNORED,
     collate,
@@ -57,7 +57,8 @@ def test_encode_cuts_both_sides_and_always_learns_the_end(
 ) -> None:
     sources = [" ".join(source) for source, _ in pairs]
     wanted = [" ".join(target) for _, target in pairs]
-    made = encode(sources, wanted, tokenizer, Limits(limit, limit + 1), "shorten: ")
+    given = [{"text": s, "target": t} for s, t in zip(sources, wanted, strict=True)]
+    made = encode(given, tokenizer, Setup(Limits(limit, limit + 1), "shorten: "))
     assert len(made) == len(pairs)
     for row, source, target in zip(made, sources, wanted, strict=True):
         for ids, lost, text, most in (
@@ -69,12 +70,6 @@ def test_encode_cuts_both_sides_and_always_learns_the_end(
             assert list(ids[:-1]) == whole[: len(ids) - 1]
             assert len(ids) + lost == len(whole)
             assert len(ids) <= most
-
-
-def test_encode_without_targets_is_for_inference(tokenizer: Tokenizer) -> None:
-    [row] = encode(["quiet river"], None, tokenizer, Limits(20, 5), "")
-    assert row.target == [] and row.target_lost == 0
-    assert tokenizer.decode(row.source) == "quiet river"
 
 
 @lean

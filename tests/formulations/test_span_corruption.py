@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import nano
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.errors import BadOption, Mismatch
-from mainspring.formulations import EncodedRow, Limits, SpecialIds, span_corruption
+from mainspring.formulations import EncodedRow, Limits, Setup, SpecialIds, span_corruption
 from mainspring.formulations.span_corruption import (
     FORMULATION,
     collate,
@@ -110,7 +110,7 @@ def test_encode_loses_no_token_and_fits_the_limits(
     tokenizer: Tokenizer, texts: list[list[str]], source: int, target: int
 ) -> None:
     joined = [" ".join(words) for words in texts]
-    rows = encode(joined, None, tokenizer, Limits(source, target), "")
+    rows = encode([{"text": t} for t in joined], tokenizer, Setup(Limits(source, target)))
     whole = [token for text in joined for token in tokenizer.encode(text)]
     assert [token for row in rows for token in row.source] == whole
     assert all(row.target == [tokenizer.id_of("<extra_id_0>")] for row in rows)
@@ -128,7 +128,7 @@ def test_a_full_piece_of_t5_has_its_published_lengths() -> None:
 
 def test_limits_too_small_for_any_span_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(BadOption, match=r"at least 4 .* 3"):
-        encode(["quiet river"], None, tokenizer, Limits(20, 2), "")
+        encode([{"text": "quiet river"}], tokenizer, Setup(Limits(20, 2)))
 
 
 def test_a_tokenizer_without_sentinels_is_refused() -> None:
@@ -139,7 +139,7 @@ def test_a_tokenizer_without_sentinels_is_refused() -> None:
             return None
 
     with pytest.raises(Mismatch, match="sentinels"):
-        encode(["quiet river"], None, Bare(), Limits(20, 20), "")  # type: ignore[arg-type]
+        encode([{"text": "quiet river"}], Bare(), Setup(Limits(20, 20)))  # type: ignore[arg-type]
 
 
 def test_what_is_hidden_follows_from_the_seed_alone() -> None:

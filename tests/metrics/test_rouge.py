@@ -77,10 +77,10 @@ def test_chinese_is_scored_by_character() -> None:
 
 
 def test_the_way_to_tell_words_is_chosen_by_the_references() -> None:
-    assert rouge.choose_tokens(["plain words", "and a naïve one " * 9]) == "unicode"
-    assert rouge.choose_tokens(["plain words " * 50, "one café"]) == "ascii"
-    assert rouge.choose_tokens(["我爱上海"]) == "unicode"
-    assert rouge.choose_tokens(["Die Größe der Straße"]) == "unicode"
+    assert rouge.choose_kind(["plain words", "and a naïve one " * 9]) == "unicode"
+    assert rouge.choose_kind(["plain words " * 50, "one café"]) == "ascii"
+    assert rouge.choose_kind(["我爱上海"]) == "unicode"
+    assert rouge.choose_kind(["Die Größe der Straße"]) == "unicode"
 
 
 def test_the_best_of_several_references() -> None:
@@ -109,8 +109,8 @@ def test_lead_on_real_data(shared_data: Path) -> None:
     file = shared_data / "summarization" / "debian_synopsis_en" / "test.jsonl"
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     references = [row["summary"] for row in rows]
-    tokens = rouge.METRIC.choose_tokens(references)
-    predictions = [rouge.METRIC.baselines["lead-1"](row["document"]) for row in rows]
+    tokens = rouge.METRIC.choose_kind(references)
+    predictions = [rouge.METRIC.baselines["lead-1"]({"text": row["document"]}, {}) for row in rows]
     scores = rouge.METRIC.score_rows(predictions, references, tokens)
     assert tokens == "ascii"
     assert np.mean([row["rougeL"] for row in scores]) == pytest.approx(27.3, abs=0.2)
@@ -120,7 +120,7 @@ def test_chinese_real_data_is_not_zero(shared_data: Path) -> None:
     file = shared_data / "summarization" / "csl_zh" / "validation.jsonl"
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     references = [row["summary"] for row in rows]
-    tokens = rouge.choose_tokens(references)
+    tokens = rouge.choose_kind(references)
     scores = rouge.score_rows([lead(row["document"]) for row in rows], references, tokens)
     assert tokens == "unicode"
     assert np.mean([row["rouge1"] for row in scores]) > 25

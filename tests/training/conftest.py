@@ -5,17 +5,16 @@ import pytest
 import nano
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.data.batches import plan_batches
-from mainspring.formulations import Limits, sequence_to_sequence, special_ids
+from mainspring.formulations import Limits, Setup, sequence_to_sequence, special_ids
 from mainspring.training.loop import BatchSource
 from mainspring.training.rows import EncodedRows
 
 
 @pytest.fixture(scope="session")
 def rows() -> EncodedRows:
-    pairs = nano.pairs(24)
-    sources, targets = ([row[key] for row in pairs] for key in ("article", "summary"))
-    limits = Limits(64, 16)
-    return EncodedRows(sequence_to_sequence.encode(sources, targets, nano.tokenizer(), limits, ""))
+    pairs = [{"text": row["article"], "target": row["summary"]} for row in nano.pairs(24)]
+    setup = Setup(Limits(64, 16))
+    return EncodedRows(sequence_to_sequence.encode(pairs, nano.tokenizer(), setup))
 
 
 @pytest.fixture

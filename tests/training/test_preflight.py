@@ -3,11 +3,9 @@ import pytest
 import torch
 
 import nano
-from mainspring.formulations import EncodedRow, Limits, SpecialIds
-from mainspring.formulations.sequence_to_sequence import collate
+from mainspring.formulations import EncodedRow, Limits, Setup, source_and_target
 from mainspring.training.preflight import (
     data_lengths,
-    loss_picture,
     peak_bytes,
     side_lengths,
     time_steps,
@@ -33,17 +31,13 @@ def test_both_sides_of_the_rows_are_counted() -> None:
 
 
 def test_the_picture_marks_the_tokens_that_carry_loss() -> None:
-    tokenizer = nano.tokenizer()
-    texts = "river garden", "quiet."
-    source, target = (tokenizer.encode(text) for text in texts)
-    ids = SpecialIds(0, 1, 0)
-    picture = loss_picture(collate([EncodedRow(source, target)], ids, 0, 16), tokenizer)
+    tokenizer, setup = nano.tokenizer(), Setup(Limits(99, 99))
+    source, target = (tokenizer.encode(text) for text in ("river garden", "quiet."))
     words = [" ".join(tokenizer.tokens(side)) for side in (source, target)]
+    picture = source_and_target(EncodedRow(source, target), tokenizer, setup)
     assert picture == f"░ {words[0]} ░ → ■ {words[1]} ■"
-    long = EncodedRow(source * 20, target)
-    batch = collate([long, EncodedRow(source, target * 9)], ids, 0, 16)
-    assert f"… {len(source) * 20 - 12} more …" in loss_picture(batch, tokenizer)
-    assert "<pad>" not in loss_picture(batch, tokenizer)
+    long = source_and_target(EncodedRow(source * 20, target), tokenizer, setup)
+    assert f"… {len(source) * 20 - 12} more …" in long
 
 
 def test_timing_changes_no_weight_and_leaves_no_gradient(source_of) -> None:

@@ -8,13 +8,12 @@ from mainspring import events
 from mainspring.data.skipped import SkipLog
 from mainspring.data.splits import row_id
 from mainspring.errors import BadData
-from mainspring.formulations import Limits
+from mainspring.formulations import Limits, Setup
 from mainspring.tasks.pretrain import TASK as PRETRAIN
 from mainspring.tasks.summarize import TASK as SUMMARIZE
 from mainspring.training.preparation import (
     DataSet,
     encode_rows,
-    first_texts,
     open_data,
     training_texts,
 )
@@ -32,7 +31,7 @@ def pairs(tmp_path: Path) -> Path:
 
 def test_rows_are_split_by_what_they_say(pairs: Path, tmp_path: Path) -> None:
     data = opened(pairs)
-    assert data.columns == ({"text": "article", "target": "summary"},)
+    assert [columns for _, columns in data.matched] == [{"text": "article", "target": "summary"}]
     train, valid = set(data.splits.train.tolist()), set(data.splits.validation.tolist())
     assert len(valid) == 2 and train | valid == set(range(40)) and not train & valid
     rows = nano.read_jsonl(pairs)
@@ -46,9 +45,9 @@ def test_rows_are_split_by_what_they_say(pairs: Path, tmp_path: Path) -> None:
 
 def test_texts_come_in_the_order_of_the_data(pairs: Path) -> None:
     data, rows = opened(pairs), nano.read_jsonl(pairs)
-    texts = first_texts(data, np.array([7, 3, 21]))
-    assert texts.sources == [rows[n]["article"] for n in (3, 7, 21)]
-    assert texts.targets == [rows[n]["summary"] for n in (3, 7, 21)]
+    chosen = list(data.rows(np.array([7, 3, 21])))
+    assert [row["text"] for row in chosen] == [rows[n]["article"] for n in (3, 7, 21)]
+    assert [row["target"] for row in chosen] == [rows[n]["summary"] for n in (3, 7, 21)]
     learnt = list(training_texts(data))
     train = data.splits.train.tolist()
     assert sorted(learnt) == sorted(rows[n][c] for n in train for c in ("article", "summary"))
@@ -87,12 +86,11 @@ def test_only_a_test_split_is_trained_on_rather_than_nothing(tmp_path: Path) -> 
 def test_encoded_rows_are_those_of_the_formulation(pairs: Path) -> None:
     data, tokenizer = opened(pairs), nano.tokenizer()
     seen: list[events.Event] = []
-    form, limits = SUMMARIZE.formulations[0], Limits(12, 6)
+    form, setup = SUMMARIZE.formulations[0], Setup(Limits(12, 6), "early ")
     train = data.splits.train
     with events.listening(seen.append):
-        rows = encode_rows(data, train, form, tokenizer, limits, "early ", "encoding")
-    texts = first_texts(data, train)
-    expected = form.encode(texts.sources, texts.targets, tokenizer, limits, "early ")
+        rows = encode_rows(data, train, form, tokenizer, setup, "encoding")
+    expected = form.encode(list(data.rows(train)), tokenizer, setup)
     assert [rows[n] for n in range(len(rows))] == expected
     assert seen == [events.Progress("encoding", len(train), len(train), "rows")]
 
@@ -103,7 +101,6 @@ def test_plain_text_is_read_in_pieces_without_loss(tmp_path: Path) -> None:
     path.write_text(text, encoding="utf-8")
     with SkipLog() as skipped:
         data = open_data(PRETRAIN, path, valid=None, named={}, seed=1, skipped=skipped)
-    assert not data.has_targets
     pieces = [values["text"] for values in data.values()]
     assert len(pieces) > 1 and "".join(pieces) == text
-    assert first_texts(data, np.array([0])).targets is None
+    assert set(next(data.values())) == {"text"}

@@ -24,7 +24,6 @@ CARRIED = (
     "mainspring.json",
     "preprocessor_config.json",
     "processor_config.json",
-    "chat_template.jinja",
 )
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 KNOWN = (CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, *CARRIED, *ADAPTER)

@@ -5,6 +5,7 @@ Opened from `tokenizer.json`, or from a SentencePiece file, beside `tokenizer_co
 written again as it was.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +15,16 @@ from mainspring import events
 from mainspring.checkpoints.config import json_text, read_json, refuse_remote_code
 from mainspring.checkpoints.sentencepiece import build_tokenizer, read_model
 from mainspring.checkpoints.tokenizer_training import train_byte_bpe, train_unigram
-from mainspring.errors import BadOption, BadWeights
+from mainspring.errors import BadOption, BadWeights, Mismatch
 
 if TYPE_CHECKING:
     import tokenizers
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
 SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
+CHAT = "chat_template.jinja"
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
-FILES = (TOKENIZER, CONFIG, SPECIAL_MAP, ADDED, *SENTENCEPIECE)
+FILES = (TOKENIZER, CONFIG, SPECIAL_MAP, ADDED, CHAT, *SENTENCEPIECE)
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 T5_CLASSES = ("T5Tokenizer", "T5TokenizerFast", "MT5Tokenizer", "MT5TokenizerFast")
 
@@ -46,13 +48,15 @@ class Tokenizer:
 
     # -- text and ids --------------------------------------------------------------------------
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`, with the special tokens that the checkpoint adds (T5: `</s>` last)."""
-        return self.backend.encode(text).ids
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """The ids of `text`, with the special tokens that the checkpoint adds (T5: `</s>` last)
+        unless they are not wanted."""
+        return self.backend.encode(text, add_special_tokens=special).ids
 
-    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_many(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
         """`encode` for each of `texts`, on all cores."""
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts))]
+        found = self.backend.encode_batch_fast(list(texts), add_special_tokens=special)
+        return [encoding.ids for encoding in found]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`. Negative ids (ignored labels) and ids past the vocabulary are left
@@ -96,6 +100,28 @@ class Tokenizer:
     @property
     def unk_id(self) -> int | None:
         return self._special_id("unk")
+
+    # -- conversations -------------------------------------------------------------------------
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The Jinja template that lays out conversations for this model, where it has one."""
+        if CHAT in self.files:
+            return self.files[CHAT].decode()
+        stated = json.loads(self.files[CONFIG]).get("chat_template") if CONFIG in self.files else ""
+        if isinstance(stated, list):  # several, by name
+            stated = {entry["name"]: entry["template"] for entry in stated}.get("default")
+        return stated or None
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], *, answer: bool) -> str:
+        """A conversation as the model reads it, special tokens written out; with `answer` up to
+        where the assistant is to speak. BadData where the template refuses the conversation."""
+        from mainspring.checkpoints.chat import render
+
+        if self.chat_template is None:
+            raise Mismatch("this model has no chat template, so it cannot hold a conversation")
+        named = {f"{part}_token": token for part, token in self.special.items()}
+        return render(self.chat_template, messages, named, answer)
 
     # -- files ---------------------------------------------------------------------------------
 

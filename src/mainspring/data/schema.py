@@ -1,23 +1,24 @@
 """Which column holds what: fields, the column names they accept, and rows checked against them."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mainspring import events
-from mainspring.data.rows import Row, flaw
+from mainspring.data.kinds import KINDS, Flaw, Kind
+from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData, BadOption
 from mainspring.text import listed
 
-Kind = Literal["text"]
+Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Field:
-    """One thing a task wants from each row.
+    """One thing a task wants from each row: what a model is given, or what it is to say.
 
     `accepted` are the column names taken for it without being told, the best known first.
     """
@@ -27,11 +28,54 @@ class Field:
     accepted: tuple[str, ...]
     help: str
     required: bool = True
+    role: Literal["input", "target"] = "input"
 
     @property
     def option(self) -> str:
         """The command-line option that names its column."""
-        return f"--{self.name.replace('_', '-')}"
+        return f"--{self.name}" if self.name in SHORT else f"--columns.{self.name}"
+
+
+# Fields whose columns have an option of their own.
+SHORT = ("text", "target")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns that rows may come in, and how their values become those of the task's own fields.
+
+    `values` raises Flaw where they cannot.
+    """
+
+    fields: tuple[Field, ...]
+    values: Callable[[Values], Values] = lambda values: values
+
+
+def match_layout(
+    layouts: Sequence[Layout],
+    columns: Sequence[str],
+    named: Mapping[str, str] | None = None,
+    *,
+    file: str | Path | None = None,
+    given: Collection[str] = (),
+) -> tuple[Layout, dict[str, str]]:
+    """The first layout whose columns are there, with field name -> column for it.
+
+    `named` are the columns the user named by field; `given` are fields that need no column. Raises
+    what `match_columns` raises for the first layout where none fits.
+    """
+    first: BadData | BadOption | None = None
+    for layout in layouts:
+        fields = tuple(field for field in layout.fields if field.name not in given)
+        known = {field.name for field in fields}
+        if layout is not layouts[0] and not known.issuperset(named or ()):
+            continue
+        try:
+            return layout, match_columns(fields, columns, named, file=file)
+        except (BadData, BadOption) as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 @dataclass(frozen=True)
@@ -128,44 +172,44 @@ def _pairs(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def examples(
-    rows: Iterable[Row], fields: Sequence[Field], matched: Mapping[str, str], skipped: SkipLog
+    rows: Iterable[Row],
+    fields: Sequence[Field],
+    matched: Mapping[str, str],
+    skipped: SkipLog,
+    *,
+    convert: Callable[[Values], Values] = lambda values: values,
+    given: Mapping[str, Any] | None = None,
 ) -> Iterator[Example]:
     """The rows whose fields are all usable; the others go to `skipped`.
 
-    `matched` is what `match_columns` gave. Values come as they are in the file, blanks included.
-    Raises BadData at the end where not one row was usable.
+    `matched` is what `match_columns` gave. Texts come as they are in the file, blanks included.
+    `given` are values that every row gets, `convert` is a layout's. Raises BadData at the end where
+    not one row was usable.
     """
     wanted = [(field, matched[field.name]) for field in fields if field.name in matched]
     row, usable = None, 0
     for row in rows:
-        values: dict[str, Any] = {}
-        for field, column in wanted:
-            value = row.values.get(column)
-            if value is None and not field.required:
-                continue
-            problem = _problem(value)
-            if problem:
-                reason, detail = problem
-                detail = f"column `{column}`{detail}"
-                raw = str(row.values)
-                skipped.add(reason, file=row.file, line=row.line, detail=detail, raw=raw)
-                break
-            values[field.name] = value
-        else:
-            usable += 1
-            yield Example(values, row)
+        try:
+            values = convert({**(given or {}), **_values(row, wanted)})
+        except Flaw as flaw:
+            raw = str(row.values)
+            skipped.add(flaw.reason, file=row.file, line=row.line, detail=flaw.detail, raw=raw)
+            continue
+        usable += 1
+        yield Example(values, row)
     if not usable:
         reasons = skipped.summary() or "the data is empty"
         raise BadData(f"no usable row: {reasons}", file=row.file if row else None)
 
 
-def _problem(value: Any) -> tuple[str, str] | None:
-    """Why `value` is no text: (reason, detail), or None where it is fine."""
-    if value is None:
-        return "missing field", ""
-    if not isinstance(value, str):
-        return "wrong type", f" holds {type(value).__name__}, not text"
-    if not value.strip():
-        return "empty text", ""
-    reason = flaw(value)
-    return (reason, "") if reason else None
+def _values(row: Row, wanted: Sequence[tuple[Field, str]]) -> Values:
+    values: Values = {}
+    for field, column in wanted:
+        value = row.values.get(column)
+        if value is None and not field.required:
+            continue
+        try:
+            values[field.name] = KINDS[field.kind](value)
+        except Flaw as flaw:
+            raise Flaw(flaw.reason, f"column `{column}`{flaw.detail}") from None
+    return values

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from mainspring.core.model import Transformer
-from mainspring.formulations import EncodedRow, SpecialIds
-from mainspring.formulations.sequence_to_sequence import padded, shift_right, vocabulary_nats
-from mainspring.formulations.token_loss import IGNORED
+from mainspring.formulations import IGNORED, EncodedRow, SpecialIds
+from mainspring.formulations.inputs import padded
+from mainspring.formulations.sequence_to_sequence import shift_right, vocabulary_nats
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From texts to predictions: windows over long inputs, batches by length, answers in order.
+"""From texts to generated texts: windows over long inputs, batches by length, answers in order.
 
 Texts are taken a few hundred at a time: within such a chunk pieces of like length go together, so
 that little padding is computed, and the answers come back in the order of the texts. Nothing else
@@ -8,52 +8,21 @@ is held, so any number of texts can stream through.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
-import torch
+from torch import Tensor
 
 from mainspring.checkpoints.bundle import Bundle
+from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.data.windows import text_windows
 from mainspring.errors import Mismatch
-from mainspring.formulations import Limits
-from mainspring.formulations.sequence_to_sequence import cut, padded
+from mainspring.formulations import Inference, Limits, OnDone, Prediction, Setup
+from mainspring.formulations.inputs import in_batches, in_chunks, kept, padded
 from mainspring.generation.options import GenerationOptions
 from mainspring.generation.search import generate
 
-OnLong = Literal["split", "cut", "refuse"]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What was generated for one text.
-
-    `stop` says why it ended: "eos", "length" (the limit was hit), "stop". `tokens` counts what was
-    generated, `source_tokens` what the text has, `source_tokens_unread` those that were cut off.
-    `windows` is how many pieces a long text was read in; their answers are joined by a blank.
-    `error` is set, and the rest empty, where a text was refused.
-    """
-
-    text: str
-    stop: str
-    tokens: int
-    source_tokens: int
-    source_tokens_unread: int = 0
-    windows: int = 1
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How texts are predicted on. `tokens` bounds the source tokens of a batch, padding included;
-    with beams it holds for all beams together."""
-
-    prefix: str
-    limits: Limits
-    options: GenerationOptions
-    on_long: OnLong = "split"
-    tokens: int = 8192
-    chunk: int = 256
+Encode = Callable[[Sequence[str]], list[list[int]]]
+OnText = Callable[[str], None]
 
 
 @dataclass
@@ -76,23 +45,39 @@ def generation_options(
     return GenerationOptions.merge(generation_config, **given)
 
 
-def predict(
-    bundle: Bundle,
-    texts: Iterable[str],
-    settings: Settings,
-    on_done: Callable[[int], None] = lambda done: None,
-) -> Iterator[Prediction]:
-    """A prediction for each text, in order. `on_done(count)` is called after each batch, with the
-    number of texts that are done to their last window."""
+def tokenizer_of(bundle: Bundle) -> Tokenizer:
+    """The tokenizer, which whoever reads text needs."""
     if bundle.tokenizer is None:
         raise Mismatch("this checkpoint has no tokenizer, so it cannot read text")
+    return bundle.tokenizer
+
+
+def write(
+    bundle: Bundle,
+    texts: Iterable[str],
+    setup: Setup,
+    how: Inference,
+    encode: Encode,
+    on_done: OnDone = lambda done: None,
+    on_text: OnText | None = None,
+) -> Iterator[Prediction]:
+    """What the model writes to each text, in order.
+
+    `encode` turns texts into what the model reads for them. `on_done(count)` is called after each
+    batch, with the number of texts that are done to their last window. `on_text` gets the pieces
+    of each answer as they are written, one text at a time; where there is one.
+    """
+    tokenizer = tokenizer_of(bundle)
+    assert how.options is not None
+    copies = how.options.num_beams * how.options.num_return_sequences
+    one_by_one = on_text is not None and copies == 1
     done = 0
-    iterator = iter(texts)
-    while chunk := list(islice(iterator, settings.chunk)):
-        pieces, answers = _pieces(bundle, chunk, settings)
+    for chunk in in_chunks(texts, 1 if one_by_one else how.chunk):
+        pieces, answers = _pieces(chunk, setup.limits.source, how, encode, tokenizer)
         waiting = Counter(piece.text for piece in pieces)
-        for batch in _batches(pieces, settings):
-            _answer(bundle, batch, settings)
+        budget = 1 if one_by_one else max(1, how.tokens // copies)
+        for batch in in_batches(pieces, lambda piece: len(piece.ids), budget):
+            _answer(bundle, batch, how.options, tokenizer, on_text if one_by_one else None)
             waiting -= Counter(piece.text for piece in batch)
             on_done(done + len(chunk) - len(waiting))
         done += len(chunk)
@@ -102,30 +87,30 @@ def predict(
 
 
 def _pieces(
-    bundle: Bundle, texts: Sequence[str], settings: Settings
+    texts: Sequence[str], limit: int, how: Inference, encode: Encode, tokenizer: Tokenizer
 ) -> tuple[list[_Piece], list[Prediction]]:
     """What the model is to read for each text, and the still empty answers."""
-    tokenizer, limit = bundle.tokenizer, settings.limits.source
-    assert tokenizer is not None
-
-    def encode(parts: Sequence[str]) -> list[list[int]]:
-        return tokenizer.encode_many([settings.prefix + part for part in parts])
-
     pieces: list[_Piece] = []
     answers: list[Prediction] = []
     for number, (text, ids) in enumerate(zip(texts, encode(texts), strict=True)):
-        answer = Prediction("", "", 0, len(ids), windows=0)
+        answer = Prediction("", source_tokens=len(ids), windows=0)
         if len(ids) <= limit:
             parts = [ids]
-        elif settings.on_long == "refuse":
+        elif how.on_long == "refuse":
             error = f"the text has {len(ids)} tokens and the model reads {limit}"
-            answer = Prediction("", "refused", 0, len(ids), len(ids), 0, error)
+            answer = Prediction(
+                "",
+                stop="refused",
+                source_tokens=len(ids),
+                source_tokens_unread=len(ids),
+                windows=0,
+                error=error,
+            )
             parts = []
-        elif settings.on_long == "cut":
-            eos = tokenizer.eos_id if ids[-1] == tokenizer.eos_id else None
-            kept, lost = (ids[:limit], len(ids) - limit) if eos is None else cut(ids, limit, eos)
-            answer = Prediction("", "", 0, len(ids), lost, 0)
-            parts = [kept]
+        elif how.on_long == "cut":
+            part, lost = _cut(ids, limit, encode)
+            answer = Prediction("", source_tokens=len(ids), source_tokens_unread=lost, windows=0)
+            parts = [part]
         else:
             spans = text_windows(text, lambda t: [len(row) for row in encode(t)], limit)
             parts = encode([text[start:end] for start, end in spans])
@@ -134,41 +119,68 @@ def _pieces(
     return pieces, answers
 
 
-def _batches(pieces: Sequence[_Piece], settings: Settings) -> Iterator[list[_Piece]]:
-    """Pieces of like length together, the longest first, within the token budget."""
-    copies = settings.options.num_beams * settings.options.num_return_sequences
-    batch: list[_Piece] = []
-    for piece in sorted(pieces, key=lambda piece: -len(piece.ids)):
-        longest = len(batch[0].ids) if batch else len(piece.ids)
-        if batch and (len(batch) + 1) * longest * copies > settings.tokens:
-            yield batch
-            batch = []
-        batch.append(piece)
-    if batch:
-        yield batch
+def _cut(ids: list[int], limit: int, encode: Encode) -> tuple[list[int], int]:
+    """What is read of a text that is too long, and how many tokens of it are not.
+
+    What stands behind every text (the end token, the cue to answer) is kept.
+    """
+    behind = 0
+    for a, b, c in zip(*map(reversed, (ids, *encode(["", "x"]))), strict=False):
+        if not a == b == c:
+            break
+        behind += 1
+    behind = min(behind, limit - 1)
+    return [*ids[: limit - behind], *ids[len(ids) - behind :]], len(ids) - limit
 
 
-def _answer(bundle: Bundle, batch: list[_Piece], settings: Settings) -> None:
-    tokenizer = bundle.tokenizer
-    assert tokenizer is not None
+def _inputs(bundle: Bundle, pieces: Sequence[_Piece], tokenizer: Tokenizer) -> tuple[Any, Any]:
+    """Ids and mask of some pieces; prompts of a decoder-only model are padded on the left."""
+    left = bundle.spec.encoder is None
+    rows = [piece.ids for piece in pieces]
     pad = tokenizer.pad_id or 0
     device = next(bundle.model.parameters()).device
-    ids_BS = padded([piece.ids for piece in batch], pad, 1).to(device)
-    lengths_B = torch.tensor([len(piece.ids) for piece in batch], device=device)
-    keep_BS = (torch.arange(ids_BS.shape[1], device=device) < lengths_B[:, None]).long()
-    mask = None if bool(keep_BS.all()) else keep_BS
-    made = generate(bundle.model, ids_BS, mask, settings.options, decode=tokenizer.decode)
-    copies = settings.options.num_return_sequences
+    ids_BS = padded(rows, pad, 1, left=left)
+    keep_BS = kept(rows, ids_BS.shape[1], left=left)
+    return ids_BS.to(device), None if keep_BS is None else keep_BS.long().to(device)
+
+
+def _answer(
+    bundle: Bundle,
+    batch: list[_Piece],
+    options: GenerationOptions,
+    tokenizer: Tokenizer,
+    on_text: OnText | None,
+) -> None:
+    ids_BS, mask_BS = _inputs(bundle, batch, tokenizer)
+    told = None if on_text is None else _Telling(tokenizer, on_text)
+    made = generate(bundle.model, ids_BS, mask_BS, options, told, decode=tokenizer.decode)
     for row, piece in enumerate(batch):
-        first = row * copies  # several sequences per input come best first
+        first = row * options.num_return_sequences  # the sequences of an input come best first
         piece.answer = tokenizer.decode(made.new_ids(first)).strip()
         piece.stop, piece.tokens = made.stops[first], made.tokens[first]
+
+
+class _Telling:
+    """Tells the text of one answer as it grows: a character may consist of several tokens, and is
+    told when it is whole."""
+
+    def __init__(self, tokenizer: Tokenizer, on_text: OnText):
+        self.tokenizer, self.on_text = tokenizer, on_text
+        self.ids: list[int] = []
+        self.told = 0
+
+    def __call__(self, rows: Tensor, ids: Tensor) -> None:
+        self.ids.append(int(ids))
+        text = self.tokenizer.decode(self.ids).lstrip()
+        if not text.endswith("\ufffd") and len(text) > self.told:
+            self.on_text(text[self.told :])
+            self.told = len(text)
 
 
 def _joined(answer: Prediction, piece: _Piece) -> Prediction:
     """`answer` with one more window's text behind what it has."""
     return Prediction(
-        f"{answer.text} {piece.answer}".strip(),
+        f"{answer.value} {piece.answer}".strip(),
         "length" if "length" in (answer.stop, piece.stop) else piece.stop,
         answer.tokens + piece.tokens,
         answer.source_tokens,

@@ -4,20 +4,32 @@ source   prefix text … </s>              labels    target … </s>
 decoder  <start> target …                loss on   every label, </s> included; never on padding
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mainspring import spec
+from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.heads import VocabularyHead
 from mainspring.core.model import Transformer
-from mainspring.data.batches import rounded
-from mainspring.formulations import Batch, EncodedRow, Formulation, Limits, SpecialIds
-from mainspring.formulations.token_loss import IGNORED, token_nats
+from mainspring.errors import Mismatch
+from mainspring.formulations import (
+    IGNORED,
+    Batch,
+    EncodedRow,
+    Formulation,
+    Inference,
+    OnDone,
+    Prediction,
+    Setup,
+    SpecialIds,
+    Values,
+)
+from mainspring.formulations.inputs import kept, padded
+from mainspring.formulations.prediction import OnText, tokenizer_of, write
+from mainspring.formulations.token_loss import token_nats
 
 
 def lacks(model: spec.Model) -> str | None:
@@ -38,38 +50,29 @@ def cut(ids: Sequence[int], limit: int, eos: int) -> tuple[list[int], int]:
     return [*body[: limit - 1], eos], lost
 
 
-def encode(
-    texts: Sequence[str],
-    targets: Sequence[str] | None,
-    tokenizer: Tokenizer,
-    limits: Limits,
-    prefix: str,
-) -> list[EncodedRow]:
-    """Examples of texts and, in training, of their targets."""
-    eos = tokenizer.eos_id
-    assert eos is not None
-    sources = tokenizer.encode_many([prefix + text for text in texts])
-    wanted = [[] for _ in texts] if targets is None else tokenizer.encode_many(list(targets))
+def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
+    """Examples of rows with a `text` and a `target`."""
+    eos, limits = end_id(tokenizer), setup.limits
+    sources = tokenizer.encode_many([setup.prefix + row["text"] for row in rows])
+    targets = tokenizer.encode_many([row["target"] for row in rows])
     examples = []
-    for source, target in zip(sources, wanted, strict=True):
+    for source, target in zip(sources, targets, strict=True):
         source_ids, source_lost = cut(source, limits.source, eos)
-        target_ids, target_lost = ([], 0) if targets is None else cut(target, limits.target, eos)
+        target_ids, target_lost = cut(target, limits.target, eos)
         examples.append(EncodedRow(source_ids, target_ids, source_lost, target_lost))
     return examples
 
 
-def padded(rows: Sequence[Sequence[int]], value: int, multiple: int) -> Tensor:
-    """Rows of ids as one int64 matrix, filled with `value` to a round length (`data.batches`)."""
-    longest = np.array(max(1, max(map(len, rows))))
-    width = int(rounded(longest, multiple))
-    matrix = torch.full((len(rows), width), value, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        matrix[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
-    return matrix
+def end_id(tokenizer: Tokenizer) -> int:
+    """The token that ends a text; Mismatch where there is none."""
+    if tokenizer.eos_id is None:
+        raise Mismatch("the tokenizer names no end token, so a model could not learn to stop")
+    return tokenizer.eos_id
 
 
 def shift_right(labels_BT: Tensor, ids: SpecialIds) -> Tensor:
     """The decoder's input: labels one place later, the start token first, padding for -100."""
+    assert ids.start is not None
     shifted_BT = labels_BT.new_full(labels_BT.shape, ids.start)
     shifted_BT[:, 1:] = labels_BT[:, :-1]
     return shifted_BT.masked_fill(shifted_BT == IGNORED, ids.pad)
@@ -79,22 +82,22 @@ def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple
     """Pads both sides to round lengths. Here, and only here, it is decided what carries
     loss."""
     del seed  # nothing is drawn here
-    source_BS = padded([example.source for example in examples], ids.pad, multiple)
-    lengths_B = torch.tensor([len(example.source) for example in examples])
-    keep_BS = torch.arange(source_BS.shape[1]) < lengths_B[:, None]
+    sources = [example.source for example in examples]
+    source_BS = padded(sources, ids.pad, multiple)
     labels_BT = padded([example.target for example in examples], IGNORED, multiple)
     return Batch(
         source_BS,
-        None if bool(keep_BS.all()) else keep_BS,
-        shift_right(labels_BT, ids),
+        kept(sources, source_BS.shape[1]),
         labels_BT,
-        int(lengths_B.sum()),
+        sum(map(len, sources)),
         sum(len(example.target) for example in examples),
+        decoder_ids_BT=shift_right(labels_BT, ids),
     )
 
 
 def losses(model: Transformer, batch: Batch) -> Tensor:
     """The summed cross-entropy of each example's labels, in nats, float32 (B)."""
+    assert batch.decoder_ids_BT is not None
     memory_BSD = model.encode(batch.source_BS, batch.keep_BS)
     hidden_BTD = model.decode(batch.decoder_ids_BT, memory_BSD, batch.keep_BS)
     return vocabulary_nats(model, hidden_BTD, batch.labels_BT).sum(1)
@@ -126,4 +129,24 @@ def lengths(example: EncodedRow) -> tuple[int, int]:
     return len(example.source), len(example.target)
 
 
-FORMULATION = Formulation("sequence to sequence", lacks, encode, collate, losses, lengths)
+def predict(
+    bundle: Bundle,
+    rows: Iterable[Values],
+    setup: Setup,
+    how: Inference,
+    on_done: OnDone = lambda done: None,
+    on_text: OnText | None = None,
+) -> Iterator[Prediction]:
+    """The texts the model writes to the rows' `text`."""
+    tokenizer = tokenizer_of(bundle)
+
+    def encode_texts(texts: Sequence[str]) -> list[list[int]]:
+        return tokenizer.encode_many([setup.prefix + text for text in texts])
+
+    texts = (row["text"] for row in rows)
+    return write(bundle, texts, setup, how, encode_texts, on_done, on_text)
+
+
+FORMULATION = Formulation(
+    "sequence to sequence", lacks, encode, collate, losses, lengths, predict, generates=True
+)

@@ -16,7 +16,16 @@ import numpy as np
 
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.errors import BadOption, Mismatch
-from mainspring.formulations import Batch, EncodedRow, Formulation, Limits, SpecialIds
+from mainspring.formulations import (
+    Batch,
+    EncodedRow,
+    Formulation,
+    Limits,
+    Setup,
+    SpecialIds,
+    Values,
+    source_and_target,
+)
 from mainspring.formulations import sequence_to_sequence as pairs
 
 DENSITY, MEAN_SPAN = 0.15, 3.0
@@ -80,15 +89,9 @@ def piece_length(limits: Limits) -> int:
     return next(tokens for tokens in count(3) if not fits(tokens + 1))
 
 
-def encode(
-    texts: Sequence[str],
-    targets: Sequence[str] | None,
-    tokenizer: Tokenizer,
-    limits: Limits,
-    prefix: str,
-) -> list[EncodedRow]:
-    """Texts joined by `</s>` and cut into pieces. The sentinel rides along as the one target id."""
-    del targets, prefix  # the text is its own target
+def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
+    """The rows' `text`s joined by `</s>` and cut into pieces. The sentinel rides along as the one
+    target id."""
     eos, sentinel = tokenizer.eos_id, tokenizer.id_of("<extra_id_0>")
     if eos is None or sentinel is None:
         raise Mismatch(
@@ -96,9 +99,9 @@ def encode(
             "and this tokenizer lacks them; pre-train a T5 checkpoint, or one --from-scratch"
         )
     joined: list[int] = []
-    for ids in tokenizer.encode_many(list(texts)):
+    for ids in tokenizer.encode_many([row["text"] for row in rows]):
         joined += ids if ids and ids[-1] == eos else [*ids, eos]
-    size = piece_length(limits)
+    size = piece_length(setup.limits)
     cuts = [*range(0, len(joined), size), len(joined)]
     if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
         cuts[-2] -= 1  # one token alone cannot be corrupted: it gets company from its neighbour
@@ -107,6 +110,7 @@ def encode(
 
 
 def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple: int) -> Batch:
+    assert ids.eos is not None
     random = np.random.default_rng(seed)
     corrupted = [corrupt(e.source, ids.eos, e.target[0], random) for e in examples]
     return pairs.collate(corrupted, ids, seed, multiple)
@@ -116,6 +120,14 @@ def lengths(example: EncodedRow) -> tuple[int, int]:
     return corrupted_lengths(len(example.source))
 
 
+def picture(row: EncodedRow, tokenizer: Tokenizer, setup: Setup) -> str:
+    """A piece, corrupted as it might be."""
+    assert tokenizer.eos_id is not None
+    random = np.random.default_rng(0)
+    shown = corrupt(row.source, tokenizer.eos_id, row.target[0], random)
+    return source_and_target(shown, tokenizer, setup)
+
+
 FORMULATION = Formulation(
-    "span corruption", pairs.lacks, encode, collate, pairs.losses, lengths, generates=False
+    "span corruption", pairs.lacks, encode, collate, pairs.losses, lengths, picture=picture
 )

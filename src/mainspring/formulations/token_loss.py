@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORED = -100
+from mainspring.formulations import IGNORED
+
 CHUNK = 1024  # tokens whose logits are held at a time
 BLOCK = 2**19  # logits that are worked on in float32 at a time: they stay in a core's cache
 

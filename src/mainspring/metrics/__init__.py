@@ -1,20 +1,35 @@
 """Thin adapters over the field's standard metric libraries, and the statistics around them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+Statistics = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Metric:
     """How predictions are scored.
 
-    `score_rows(predictions, references, tokens)` gives for each row its scores by name, 0..100
-    (they average to the score of the set). `tokens` names the way words are told apart, which
-    `choose_tokens(texts)` picks for a data set. `signature(tokens)` says exactly what was computed.
-    `baselines` are predictions that need no model, by name.
+    `score_rows(predictions, references, kind)` gives for each row its statistics by name: numbers
+    whose means over a set are all that its scores depend on. `combine(means)` makes the scores of
+    them, 0..100 where they are shares; where the statistics are scores themselves (a mean of rows)
+    there is none. `kind` names the way texts are compared, which `choose_kind(references)` picks
+    for a data set, and `signature(kind)` says exactly what was computed. `baselines` are
+    predictions that need no model: functions of a row's inputs and of what the setup of a model
+    says of its training data, by name.
     """
 
-    score_rows: Callable[[Sequence[str], Sequence[str], str], list[dict[str, float]]]
-    choose_tokens: Callable[[Sequence[str]], str]
+    score_rows: Callable[[Sequence[Any], Sequence[Any], str], list[Statistics]]
     signature: Callable[[str], str]
-    baselines: Mapping[str, Callable[[str], str]]
+    combine: Callable[[Mapping[str, float]], Statistics] | None = None
+    choose_kind: Callable[[Sequence[Any]], str] = lambda references: ""
+    baselines: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Any]] = field(
+        default_factory=dict
+    )
+
+    def scores(self, rows: Sequence[Statistics]) -> Statistics:
+        """The scores of a set of rows."""
+        names = dict.fromkeys(name for row in rows for name in row)
+        means = {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in names}
+        return means if self.combine is None else self.combine(means)

@@ -1,6 +1,6 @@
 """How sure a score is: intervals of a mean, and whether one system beats another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,3 +78,80 @@ def compare(
         rng=np.random.default_rng(seed),
     )
     return Difference(mean, low, high, float(test.pvalue))
+
+
+Combine = Callable[[Mapping[str, float]], dict[str, float]]
+Rows = Sequence[Mapping[str, float]]
+
+
+def score_intervals(
+    rows: Rows, combine: Combine, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+) -> dict[str, tuple[float, float]]:
+    """As `interval`, for each score that `combine` makes of the means of the rows' statistics."""
+    names, table = _table(rows)
+    found = _combined(combine, names, _resampled_means(table, seed, resamples))
+    tail = 50 * (1 - level)
+    return {
+        score: (float(np.percentile(values, tail)), float(np.percentile(values, 100 - tail)))
+        for score, values in found.items()
+    }
+
+
+def compare_scores(
+    a: Rows, b: Rows, combine: Combine, *, seed: int = 0, shuffles: int = SHUFFLES
+) -> dict[str, Difference]:
+    """As `compare`, for each score that `combine` makes of the means of the rows' statistics."""
+    if len(a) != len(b):
+        raise BadOption(f"a paired test needs equal rows, not {len(a)} and {len(b)}")
+    names, both = _table([*a, *b])
+    first, second = both[: len(a)], both[len(a) :]
+    scores = [_combined(combine, names, t.mean(0, keepdims=True)) for t in (first, second)]
+    resampled = [
+        _combined(combine, names, _resampled_means(t, seed, RESAMPLES)) for t in (first, second)
+    ]
+    random = np.random.default_rng(seed)
+    swapped: list[tuple[np.ndarray, np.ndarray]] = []
+    step = max(1, AT_ONCE // first.size)
+    for at in range(0, shuffles, step):
+        swap = random.random((min(step, shuffles - at), len(first))) < 0.5
+        moved = swap @ (second - first) / len(first)
+        swapped.append((first.mean(0) + moved, second.mean(0) - moved))
+    shuffled = [
+        _combined(combine, names, np.concatenate(side)) for side in zip(*swapped, strict=True)
+    ]
+    found = {}
+    for score in scores[0]:
+        mean = float(scores[0][score][0] - scores[1][score][0])
+        apart = resampled[0][score] - resampled[1][score]
+        chance = np.abs(shuffled[0][score] - shuffled[1][score]) >= abs(mean) - 1e-12
+        tail = 50 * (1 - LEVEL)
+        low, high = (float(np.percentile(apart, mark)) for mark in (tail, 100 - tail))
+        found[score] = Difference(mean, low, high, float((chance.sum() + 1) / (shuffles + 1)))
+    return found
+
+
+def _table(rows: Rows) -> tuple[list[str], np.ndarray]:
+    """The names of the statistics, and rows x statistics; what a row does not have is 0."""
+    if not rows:
+        raise BadOption("an interval needs at least one row")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    values = [[row.get(name, 0.0) for name in names] for row in rows]
+    return names, np.array(values, dtype=np.float64)
+
+
+def _resampled_means(table: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Means over rows drawn with replacement (resamples x statistics)."""
+    random, count = np.random.default_rng(seed), len(table)
+    step = max(1, AT_ONCE // count)
+    parts = []
+    for at in range(0, resamples, step):
+        size = min(step, resamples - at)
+        times = random.multinomial(count, np.full(count, 1 / count), size=size)
+        parts.append(times @ table / count)
+    return np.concatenate(parts)
+
+
+def _combined(combine: Combine, names: Sequence[str], means: np.ndarray) -> dict[str, np.ndarray]:
+    """Each score for each row of `means`."""
+    rows = [combine(dict(zip(names, row.tolist(), strict=True))) for row in means]
+    return {score: np.array([row[score] for row in rows]) for score in rows[0]}

@@ -26,7 +26,7 @@ ASCII, UNICODE = "ascii", "unicode"
 NON_ASCII_LIMIT = 0.01
 
 
-def choose_tokens(texts: Sequence[str]) -> str:
+def choose_kind(texts: Sequence[str]) -> str:
     """ASCII or UNICODE, whichever suits the references of a data set."""
     return UNICODE if non_ascii_share(texts) > NON_ASCII_LIMIT else ASCII
 
@@ -100,7 +100,10 @@ def _scorer(tokens: str) -> Any:
 
 METRIC = Metric(
     score_rows=score_rows,
-    choose_tokens=choose_tokens,
+    choose_kind=choose_kind,
     signature=signature,
-    baselines={"lead-1": lead, "lead-3": lambda text: lead(text, 3)},
+    baselines={
+        "lead-1": lambda row, learnt: lead(row["text"]),
+        "lead-3": lambda row, learnt: lead(row["text"], 3),
+    },
 )

@@ -1,25 +1,62 @@
 """Tasks: the words people use. One short file each; the machinery is in `formulations`."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from mainspring.data.schema import Field
-from mainspring.errors import Mismatch
-from mainspring.formulations import Formulation, Limits
+from mainspring.data.rows import Row
+from mainspring.data.schema import Field, Layout
+from mainspring.errors import BadOption, Mismatch
+from mainspring.formulations import Formulation, Limits, Values
 from mainspring.metrics import Metric
 from mainspring.spec import Model
+
+
+@dataclass(frozen=True)
+class Option:
+    """A task's own option: `--name VALUE` in the verbs it has a meaning for."""
+
+    name: str
+    help: str
+    kind: type[str] | type[int] | type[float] = str
+    default: str | int | float | None = None
+    choices: tuple[str, ...] = ()
+
+    def read(self, given: Any) -> Any:
+        """A value as given in words, in its own type; BadOption where it is none."""
+        flag = f"--{self.name.replace('_', '-')}"
+        try:
+            value = self.kind(given)
+        except ValueError:
+            raise BadOption(f"{flag} must be a number, not {given!r}") from None
+        if self.choices and value not in self.choices:
+            raise BadOption.unknown(flag, str(value), self.choices)
+        return value
+
+
+def shown(value: Any) -> str:
+    """An answer as a person reads it: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
 class Task:
     """What a task is called, what it reads, how it is posed, and how it is scored.
 
-    `fields` feed the reader, the command line and the docs: the first is the input, the second
-    (where there is one) the target. `formulations` are tried in order: the first whose needs the
-    model meets serves. `output` names the column a prediction is written to. `limits` are the
-    token limits used where neither the user nor the checkpoint says any. `prompt` is the key under
-    which a checkpoint's `task_specific_params` may keep this task's prefix. `metric` is None where
-    the loss itself is the score; `best` is the score that picks the best checkpoint.
+    `fields` are what a row of its data has, in the task's own terms: inputs, and the target where
+    there is one. They feed the reader, the command line and the docs; the first text among them is
+    what a bare text given to `run` is taken for. `layouts` are other columns that data may come in,
+    tried where those of `fields` are not there, and `unfold` makes rows of a nested one. An input
+    that is missing may be given for all rows by an option of its name.
+
+    `formulations` are tried in order: the first whose needs the model meets serves. `output` names
+    the column a prediction is written to, `show` puts one into words. `limits` are the token limits
+    used where neither the user nor the checkpoint says any. `prompt` is the key under which a
+    checkpoint's `task_specific_params` may keep this task's prefix; `instruction` and `cue` are
+    what a decoder-only model is told before and behind the text. `metric` is None where the loss
+    itself is the score; `best` is the score that picks the best checkpoint. `options` are the
+    task's own.
     """
 
     name: str
@@ -30,19 +67,63 @@ class Task:
     best: str
     metric: Metric | None = None
     prompt: str = ""
+    instruction: str = ""
+    cue: str = ""
     limits: Limits = field(default_factory=lambda: Limits(512, 128))
+    layouts: tuple[Layout, ...] = ()
+    unfold: Callable[[Row], Iterable[Row]] | None = None
+    options: tuple[Option, ...] = ()
+    show: Callable[[Any], str] = shown
 
     @property
     def higher_is_better(self) -> bool:
         """Losses fall, every other score rises."""
         return self.best != "loss"
 
+    @property
+    def inputs(self) -> tuple[Field, ...]:
+        return tuple(field for field in self.fields if field.role == "input")
 
-def choose_formulation(task: Task, model: Model) -> Formulation:
-    """The first of the task's formulations that the model can serve; Mismatch where none can."""
+    @property
+    def target(self) -> Field | None:
+        """What is learnt and compared with; None where a text is its own target."""
+        return next((field for field in self.fields if field.role == "target"), None)
+
+    @property
+    def text(self) -> Field:
+        """The input that a bare text is taken for."""
+        return next(field for field in self.inputs if field.kind == "text")
+
+    def read_options(self, given: Mapping[str, Any], known: Sequence[str]) -> Values:
+        """The task's own options in their types, defaults filled in. Inputs may be given too.
+
+        BadOption offers the nearest name, also among those `known` to the verb.
+        """
+        mine = {option.name: option for option in self.options}
+        fields = {field.name for field in self.inputs}
+        values = {name: o.default for name, o in mine.items() if o.default is not None}
+        for name, value in given.items():
+            if name in mine:
+                values[name] = mine[name].read(value)
+            elif name in fields:
+                values[name] = value
+            else:
+                names = ["--" + n.replace("_", "-") for n in (*mine, *fields, *known)]
+                raise BadOption.unknown("option", "--" + name.replace("_", "-"), names)
+        return values
+
+
+def choose_formulation(task: Task, model: Model, to: Literal["use", "fit"] = "use") -> Formulation:
+    """The first of the task's formulations that the model can serve; Mismatch where none can.
+
+    To be fitted a model may lack the head: it is given one.
+    """
+    heads = dict(model.heads)
     reasons = []
     for formulation in task.formulations:
         lack = formulation.lacks(model)
+        if lack is None and formulation.head not in (None, *heads) and to == "use":
+            lack = f"a `{formulation.head}` head, which `mainspring fit {task.name}` gives it"
         if lack is None:
             return formulation
         reasons.append(f"{formulation.name} needs {lack}")

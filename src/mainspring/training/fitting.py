@@ -13,7 +13,7 @@ OUT/
 import json
 import platform
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 
 from mainspring import events, registry
 from mainspring.checkpoints.bundle import Bundle, load, new_bundle
+from mainspring.checkpoints.heads import with_head
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 from mainspring.compute.devices import choose_device
 from mainspring.compute.hardware import memory_bytes
@@ -31,26 +32,31 @@ from mainspring.compute.training import prepare_for_training
 from mainspring.data.batches import BatchPlan, plan_batches
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData, Mismatch
-from mainspring.formulations import Formulation, Limits, SpecialIds, special_ids
-from mainspring.formulations.prediction import Settings, generation_options, predict
+from mainspring.formulations import (
+    Formulation,
+    Inference,
+    Limits,
+    Setup,
+    SpecialIds,
+    Values,
+    special_ids,
+)
+from mainspring.formulations.prediction import generation_options
 from mainspring.tasks import Task, choose_formulation
 from mainspring.tasks.settings import FILE as TASK_FILE
-from mainspring.tasks.settings import TaskSettings, settings_of
-from mainspring.text import duration
+from mainspring.tasks.settings import setup_bytes, setup_of
+from mainspring.text import duration, listed
 from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE, checkpointing
 from mainspring.training.loop import BatchSource, evaluate_loss, train
 from mainspring.training.optimizer import LearningRate, build_optimizer
 from mainspring.training.preflight import (
     Timing,
     data_lengths,
-    loss_picture,
     time_steps,
 )
 from mainspring.training.preparation import (
     DataSet,
-    Texts,
     encode_rows,
-    first_texts,
     open_data,
     training_texts,
 )
@@ -81,22 +87,28 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
     """Trains as `options` (those of the verb `fit`) say."""
     task: Task = registry.find("tasks", options["task"])
     out.mkdir(parents=True, exist_ok=True)
-    named = {name: options[name] for name in ("text", "target") if options[name]}
+    given = task.read_options(options["task_options"], ())
+    fields = {field.name for field in task.inputs}
     skipped = SkipLog(out / SKIPPED_FILE, strict=options["strict"])
     with skipped:
         data = open_data(
             task,
             options["data"],
             valid=options["valid"],
-            named=named,
+            named=named_columns(options),
             seed=options["seed"],
             skipped=skipped,
+            given={name: value for name, value in given.items() if name in fields},
         )
     data.splits.save(out / SPLITS_FILE)
     bundle = _bundle(options, data, out, resume)
-    bundle.model.to(choose_device(options["device"]))
-    run = _Run(options, command, out, task, data, bundle)
-    return run.go(resume)
+    return _Run(options, command, out, task, data, bundle).go(resume)
+
+
+def named_columns(options: dict[str, Any]) -> dict[str, str]:
+    """Field name -> column, as the user named them."""
+    short = {name: options[name] for name in ("text", "target") if options[name]}
+    return {**(options["columns"] or {}), **short}
 
 
 def _bundle(options: dict[str, Any], data: DataSet, out: Path, resume: bool) -> Bundle:
@@ -130,32 +142,40 @@ class _Run:
         self.options, self.command, self.out = options, command, out
         self.task, self.data, self.bundle = task, data, bundle
         self.tokenizer = bundle.tokenizer
-        self.formulation: Formulation = choose_formulation(task, bundle.spec)
-        self.settings = self._settings()
-        self.ids: SpecialIds = special_ids(self.tokenizer, bundle.config)
+        self.formulation: Formulation = choose_formulation(task, bundle.spec, "fit")
+        self.setup = self._setup()
+        self.ids: SpecialIds = special_ids(self.tokenizer, bundle.config, bundle.spec)
         self.rows = self._encode(data.splits.train, "encoding")
+        self.bundle.model.to(choose_device(options["device"]))
         self.valid_rows = self._encode(data.splits.validation, "encoding validation")
-        self.valid_texts = self._scored_texts()
+        self.scored: list[Values] = []
+        if task.metric is not None:
+            self.scored = list(data.rows(data.splits.validation[: options["metric_rows"]]))
 
-    def _settings(self) -> TaskSettings:
-        found, options = settings_of(self.bundle, self.task), self.options
-        limits = Limits(
-            options["max_source"] or found.limits.source,
-            options["max_target"] or found.limits.target,
+    def _setup(self) -> Setup:
+        """What the checkpoint and the task suggest, under what the user says, completed from the
+        training rows; the model gets the head that goes with it."""
+        found, options, task = setup_of(self.bundle, self.task), self.options, self.task
+        given = {**found.options, **task.read_options(options["task_options"], ())}
+        setup = replace(
+            found,
+            limits=Limits(
+                options["max_source"] or found.limits.source,
+                options["max_target"] or found.limits.target,
+            ),
+            prefix=found.prefix if options["prefix"] is None else options["prefix"],
+            options={o.name: given[o.name] for o in task.options if o.name in given},
         )
-        prefix = found.prefix if options["prefix"] is None else options["prefix"]
-        return TaskSettings(self.task.name, prefix, limits)
+        if self.formulation.learn is not None:
+            setup = self.formulation.learn(self.data.rows(self.data.splits.train), setup)
+        if self.formulation.head is not None:
+            self.bundle = with_head(
+                self.bundle, self.formulation.head, setup.labels, options["seed"]
+            )
+        return setup
 
     def _encode(self, rows: np.ndarray, name: str) -> EncodedRows:
-        s = self.settings
-        return encode_rows(
-            self.data, rows, self.formulation, self.tokenizer, s.limits, s.prefix, name
-        )
-
-    def _scored_texts(self) -> Texts | None:
-        if self.task.metric is None:
-            return None
-        return first_texts(self.data, self.data.splits.validation[: self.options["metric_rows"]])
+        return encode_rows(self.data, rows, self.formulation, self.tokenizer, self.setup, name)
 
     # -- the run ---------------------------------------------------------------------------------
 
@@ -267,8 +287,8 @@ class _Run:
             "steps": total,
             "precision": precision,
             **self._hashes(source),
-            "task": json.loads(self.settings.to_bytes()),
-            "columns": self.data.columns,
+            "task": json.loads(setup_bytes(self.task.name, self.setup)),
+            "columns": [columns for _, columns in self.data.matched],
             "skipped": self.data.skipped,
             "versions": versions(),
         }
@@ -300,31 +320,33 @@ class _Run:
         scores = {}
         if len(self.valid_rows):
             scores["loss"] = evaluate_loss(self.bundle.model, self._source(self.valid_rows))
-        if self.task.metric is not None and self.valid_texts is not None:
-            scores |= self._metric_scores(self.valid_texts)
+        if self.scored:
+            scores |= self._metric_scores()
         return scores
 
-    def _metric_scores(self, texts: Texts) -> dict[str, float]:
-        metric = self.task.metric
-        assert metric is not None and texts.targets is not None
-        model = self.bundle.model
-        model.eval()
-        limits = self.settings.limits
-        options = generation_options(self.bundle.generation, limits, {"num_beams": 1})
-        how = Settings(self.settings.prefix, limits, options, on_long="cut")
-        show = partial(_show_progress, "evaluating", len(texts))
-        answers = [p.text for p in predict(self.bundle, texts.sources, how, show)]
-        rows = metric.score_rows(answers, texts.targets, metric.choose_tokens(texts.targets))
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    def _metric_scores(self) -> dict[str, float]:
+        metric, target, predict = self.task.metric, self.task.target, self.formulation.predict
+        assert metric is not None and target is not None and predict is not None
+        self.bundle.model.eval()
+        options = None
+        if self.formulation.generates:
+            plain = {"num_beams": 1, "do_sample": False}
+            options = generation_options(self.bundle.generation, self.setup.limits, plain)
+        show = partial(_show_progress, "evaluating", len(self.scored))
+        how = Inference(options, on_long="cut")
+        made = predict(self.bundle, self.scored, self.setup, how, show, None)
+        wanted = [row[target.name] for row in self.scored]
+        answers = [prediction.value for prediction in made]
+        return metric.scores(metric.score_rows(answers, wanted, metric.choose_kind(wanted)))
 
     def _keep(self, scores: dict[str, float]) -> None:
         bundle = self.bundle
         if self.formulation.generates:
             bundle.generation = {
                 **{k: v for k, v in bundle.generation.items() if k != "max_length"},
-                "max_new_tokens": self.settings.limits.target,
+                "max_new_tokens": self.setup.limits.target,
             }
-        bundle.extra_files[TASK_FILE] = self.settings.to_bytes()
+        bundle.extra_files[TASK_FILE] = setup_bytes(self.task.name, self.setup)
         bundle.save(self.out, self._card(scores))
 
     def _card(self, scores: dict[str, float]) -> str:
@@ -348,7 +370,8 @@ class _Run:
         self, source: BatchSource, timing: Timing, total: int, precision: str, record: Record
     ) -> None:
         data, plan = self.data, source.plan(0)
-        matched = ", ".join(f"{column} → {name}" for name, column in data.columns[0].items())
+        _, columns = data.matched[0]
+        matched = ", ".join(f"{column} → {name}" for name, column in columns.items())
         counts = " · ".join(f"{name} {count}" for name, count in data.splits.counts().items())
         lost = f" · skipped {sum(data.skipped.values())} → {SKIPPED_FILE}" if data.skipped else ""
         reasons = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
@@ -356,20 +379,16 @@ class _Run:
             ("task", f"{self.task.name}   {matched}"),
             ("rows", f"{counts} ({data.splits.origin}){lost} {reasons}"),
         ]
-        longest = data_lengths(self.rows, self.settings.limits)
-        if self.formulation.generates:
-            lines += [("source", str(longest[0])), ("target", str(longest[1]))]
-        else:
-            lines += [
-                ("pieces", f"{len(self.rows)} of at most {longest[0].percentiles[-1]} tokens")
-            ]
-        picture = loss_picture(source.micro_batch(plan.batches[0][:1], 0, 0), self.tokenizer)
+        lines += self._length_lines()
+        picture = self.formulation.picture(
+            self.rows[plan.batches[0][0]], self.tokenizer, self.setup
+        )
         per_step = plan.tokens / len(plan.batches)
         left = (total - record.step) * per_step / timing.tokens_per_second
         memory, bytes_all = self._memory(timing), memory_bytes()
         of = f" of {bytes_all / 1e9:.1f}" if bytes_all else ""
         lines += [
-            ("prefix", repr(self.settings.prefix) if self.settings.prefix else "none"),
+            ("prefix", repr(self.setup.prefix) if self.setup.prefix else "none"),
             ("loss on", picture),
             ("batches", f"{self.options['batch_tokens']} tokens each, padding {plan.padding:.1%}"),
             ("precision", f"{precision} arithmetic, float32 weights"),
@@ -383,6 +402,21 @@ class _Run:
         if record.step:
             lines.append(("resumed", f"after step {record.step}"))
         events.emit(events.Block("Pre-flight", tuple(lines)))
+
+    def _length_lines(self) -> list[tuple[str, str]]:
+        limits, rows = self.setup.limits, self.rows
+        apart = self.formulation.lengths(rows[0])[1] > 0
+        if self.formulation.generates and not apart:  # one row holds prompt and answer
+            limits = Limits(limits.source + limits.target, limits.target)
+        read, learnt = data_lengths(rows, limits)
+        if self.task.metric is None:
+            return [("pieces", f"{len(rows)} of at most {read.percentiles[-1]} tokens")]
+        lines = [("source" if apart else "tokens", str(read))]
+        if self.formulation.generates:
+            lines.append(("target", str(learnt)))
+        if self.setup.labels:
+            lines.append(("labels", f"{len(self.setup.labels)}: {listed(self.setup.labels)}"))
+        return lines
 
     def _memory(self, timing: Timing) -> int:
         """Peak of the timed steps, and what the optimizer will add at its first step."""
@@ -400,7 +434,7 @@ class _Run:
         if record.best_scores:
             shown = "  ".join(f"{name} {value:.2f}" for name, value in record.best_scores.items())
             lines.append(("best", f"step {record.best_step}: {shown}"))
-        if record.best_scores and self.formulation.generates:
+        if record.best_scores and self.formulation.predict is not None:
             name, out = self.task.name, self.out
             lines += [
                 ("use it", f"mainspring run {name} TEXT_OR_FILE --model {out}"),

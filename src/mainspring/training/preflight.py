@@ -3,16 +3,13 @@
 import resource
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.model import Transformer
-from mainspring.formulations import Batch, Limits
-from mainspring.formulations.token_loss import IGNORED
+from mainspring.formulations import Limits
 from mainspring.training.loop import BatchSource, micro_batch_seed
 from mainspring.training.rows import EncodedRows
 
@@ -54,23 +51,6 @@ def data_lengths(rows: EncodedRows, limits: Limits) -> tuple[Lengths, Lengths]:
         side_lengths(source, rows.lost[:, 0], limits.source),
         side_lengths(target, rows.lost[:, 1], limits.target),
     )
-
-
-def loss_picture(batch: Batch, tokenizer: Tokenizer, most: int = 12) -> str:
-    """A batch's first example, its tokens marked: `░` are only read, `■` carry loss."""
-
-    def shown(ids: Sequence[int]) -> str:
-        if len(ids) > most:
-            ids_shown = [*ids[: most // 2], *ids[-most // 2 :]]
-            words = tokenizer.tokens(ids_shown)
-            words.insert(most // 2, f"… {len(ids) - len(ids_shown)} more …")
-        else:
-            words = tokenizer.tokens(ids)
-        return " ".join(words)
-
-    kept = slice(None) if batch.keep_BS is None else batch.keep_BS[0]
-    learnt = [token for token in batch.labels_BT[0].tolist() if token != IGNORED]
-    return f"░ {shown(batch.source_BS[0][kept].tolist())} ░ → ■ {shown(learnt)} ■"
 
 
 @dataclass(frozen=True)

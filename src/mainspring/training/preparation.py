@@ -5,93 +5,54 @@ encode it) instead of being held: what stays in memory are token ids and the val
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from mainspring.checkpoints.tokenizer import Tokenizer
-from mainspring.data import schema
-from mainspring.data.readers import Source, columns, read_rows, sources
+from mainspring.data.readers import Source, sources
 from mainspring.data.skipped import SkipLog
 from mainspring.data.splits import Splits, row_id, split_rows
 from mainspring.events import Progress, emit
-from mainspring.formulations import EncodedRow, Formulation, Limits
+from mainspring.formulations import EncodedRow, Formulation, Setup, Values
+from mainspring.formulations.inputs import in_chunks
 from mainspring.tasks import Task
+from mainspring.tasks.reading import Matched, checked, match
 from mainspring.training.rows import EncodedRows
 
 AT_ONCE = 1000
-PIECE = 2_000  # characters of a plain text that are read as one row
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Rows as texts: sources, and targets where the task learns from them."""
-
-    sources: list[str]
-    targets: list[str] | None
-
-    def __len__(self) -> int:
-        return len(self.sources)
 
 
 @dataclass(frozen=True)
 class DataSet:
     """The user's data, checked and split, ready to be read again.
 
-    `columns` are field -> column for each of the sources; `skipped` the reasons and counts of
-    broken rows.
+    `matched` is for each of the sources how its columns become the task's fields, `given` what
+    every row gets besides; `skipped` are the reasons and counts of broken rows.
     """
 
     task: Task
     sources: tuple[tuple[Source, str | None], ...]
-    columns: tuple[dict[str, str], ...]
+    matched: tuple[Matched, ...]
     splits: Splits
+    given: Values = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def has_targets(self) -> bool:
-        return len(self.task.fields) > 1
-
-    def values(self) -> Iterator[dict[str, Any]]:
+    def values(self) -> Iterator[Values]:
         """The usable rows, in the order that the splits count them."""
-        for (source, _), matched in zip(self.sources, self.columns, strict=True):
+        for (source, _), matched in zip(self.sources, self.matched, strict=True):
             with SkipLog() as unlisted:
-                for example in _checked(source, self.task, matched, unlisted):
+                for example in checked(self.task, source, matched, unlisted, self.given):
                     yield example.values
 
-    def texts(self, rows: Sequence[int] | np.ndarray) -> Iterator[Texts]:
-        """The texts of some rows, about a thousand at a time, in the order of the data."""
+    def rows(self, numbers: Sequence[int] | np.ndarray) -> Iterator[Values]:
+        """Some of the rows, in the order of the data."""
         wanted = np.zeros(len(self.splits.ids), dtype=bool)
-        wanted[np.asarray(rows, dtype=np.int64)] = True
-        chosen = itertools.compress(self.values(), wanted)
-        first = self.task.fields[0].name
-        for chunk in chunks(chosen, AT_ONCE):
-            targets = None
-            if self.has_targets:
-                targets = [values[self.task.fields[1].name] for values in chunk]
-            yield Texts([values[first] for values in chunk], targets)
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
-
-
-def _checked(
-    source: Source, task: Task, matched: dict[str, str], skipped: SkipLog
-) -> Iterator[schema.Example]:
-    piece = PIECE if len(task.fields) == 1 else None  # a text without a target may be cut anywhere
-    return schema.examples(read_rows(source, skipped, piece=piece), task.fields, matched, skipped)
-
-
-def _place(source: Source) -> str | None:
-    return next((str(file) for file in source.files if file is not None), None)
+        wanted[np.asarray(numbers, dtype=np.int64)] = True
+        return itertools.compress(self.values(), wanted)
 
 
 def open_data(
@@ -102,64 +63,69 @@ def open_data(
     named: dict[str, str],
     seed: int,
     skipped: SkipLog,
+    given: Values | None = None,
 ) -> DataSet:
     """Reads all rows once: matches columns, lists broken rows, decides the split.
 
-    Test splits are left alone. Raises the errors of the readers and of `match_columns`.
+    Test splits are left alone. `given` are values that every row gets. Raises the errors of the
+    readers and of `match_columns`.
     """
+    given = given or {}
     found: list[tuple[Source, str | None]] = [(s, s.split) for s in sources(data)]
     if valid is not None:
         found = [(s, "train") for s, split in found if split in ("train", None)]
         found += [(s, "validation") for s in sources(valid) if s.split in ("validation", None)]
     found = [(s, split) for s, split in found if split != "test"] or found
     ids: list[int] = []
-    given: list[str | None] = []
-    matched = tuple(
-        schema.match_columns(task.fields, columns(source), named, file=_place(source))
-        for source, _ in found
-    )
+    splits: list[str | None] = []
+    matched = tuple(match(task, source, named, given) for source, _ in found)
     for (source, split), its_columns in zip(found, matched, strict=True):
-        for example in _checked(source, task, its_columns, skipped):
+        for example in checked(task, source, its_columns, skipped, given):
             ids.append(row_id(example.values, seed))
-            given.append(split)
+            splits.append(split)
             if len(ids) % AT_ONCE == 0:
                 emit(Progress("reading", len(ids), None, "rows"))
     emit(Progress("reading", len(ids), len(ids), "rows"))
-    splits = split_rows(ids, given, seed=seed)
-    return DataSet(task, tuple(found), matched, splits, dict(skipped.counts))
+    sides = split_rows(ids, splits, seed=seed)
+    return DataSet(task, tuple(found), matched, sides, given, dict(skipped.counts))
 
 
 def encode_rows(
     data: DataSet,
-    rows: Sequence[int] | np.ndarray,
+    numbers: Sequence[int] | np.ndarray,
     formulation: Formulation,
     tokenizer: Tokenizer,
-    limits: Limits,
-    prefix: str,
+    setup: Setup,
     name: str,
 ) -> EncodedRows:
     """Token ids of some rows; `name` is what the progress bar says."""
 
     def encoded() -> Iterator[EncodedRow]:
         done = 0
-        for texts in data.texts(rows):
-            yield from formulation.encode(texts.sources, texts.targets, tokenizer, limits, prefix)
-            done += len(texts)
-            emit(Progress(name, done, len(rows), "rows"))
+        for rows in in_chunks(data.rows(numbers), AT_ONCE):
+            yield from formulation.encode(rows, tokenizer, setup)
+            done += len(rows)
+            emit(Progress(name, done, len(numbers), "rows"))
 
     return EncodedRows(encoded())
 
 
 def training_texts(data: DataSet) -> Iterator[str]:
-    """All training texts, sources and targets: what a new tokenizer learns from."""
-    for texts in data.texts(data.splits.train):
-        yield from texts.sources
-        yield from texts.targets or ()
+    """All texts of the training rows: what a new tokenizer learns from."""
+    for row in data.rows(data.splits.train):
+        for field_ in data.task.fields:
+            yield from texts_in(row.get(field_.name))
 
 
-def first_texts(data: DataSet, rows: np.ndarray) -> Texts:
-    """The texts of some rows, at once: for the few that are generated and scored."""
-    parts = list(data.texts(rows))
-    found = [text for part in parts for text in part.sources]
-    targets = [text for part in parts for text in part.targets or ()]
-    return Texts(found, targets if data.has_targets else None)
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts in a value, the words of a list of words as one."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+        yield " ".join(value)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from texts_in(item)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mainspring.formulations import EncodedRow
+from mainspring.formulations import IGNORED, EncodedRow
 
 
 class EncodedRows:
@@ -18,32 +18,37 @@ class EncodedRows:
             sources.extend(example.source)
             targets.extend(example.target)
             ends.extend((len(sources), len(targets)))
-            lost.extend((example.source_lost, example.target_lost))
+            lost.extend((example.source_lost, example.target_lost, example.second))
         self._sources = np.array(sources, dtype=np.int32)
         self._targets = np.array(targets, dtype=np.int32)
         self._source_ends, self._target_ends = np.array(ends, dtype=np.int64).reshape(-1, 2).T
-        self.lost = np.array(lost, dtype=np.int64).reshape(-1, 2)
+        self._rest = np.array(lost, dtype=np.int64).reshape(-1, 3)
 
     def __len__(self) -> int:
-        return len(self.lost)
+        return len(self._rest)
+
+    @property
+    def lost(self) -> np.ndarray:
+        """Tokens of each row that the limits cut off: source, target (N x 2)."""
+        return self._rest[:, :2]
 
     def __getitem__(self, row: int) -> EncodedRow:
         source = self._sources[_start(self._source_ends, row) : self._source_ends[row]]
         target = self._targets[_start(self._target_ends, row) : self._target_ends[row]]
-        return EncodedRow(source.tolist(), target.tolist(), *self.lost[row].tolist())
+        return EncodedRow(source.tolist(), target.tolist(), *self._rest[row].tolist())
 
     @property
     def token_counts(self) -> np.ndarray:
-        """Kept tokens of each row: source, target (N x 2)."""
-        return np.stack(
-            [np.diff(ends, prepend=0) for ends in (self._source_ends, self._target_ends)], 1
-        )
+        """Kept tokens of each row: those read, those that carry loss (N x 2)."""
+        learnt = np.concatenate([[0], np.cumsum(self._targets != IGNORED)])[self._target_ends]
+        return np.stack([np.diff(ends, prepend=0) for ends in (self._source_ends, learnt)], 1)
 
     @property
     def hash(self) -> str:
         """Changes when any id of any row, or their order, changes."""
         digest = hashlib.sha256()
-        for part in (self._sources, self._source_ends, self._targets, self._target_ends):
+        parts = (self._sources, self._source_ends, self._targets, self._target_ends)
+        for part in (*parts, self._rest[:, 2]):
             digest.update(part.tobytes())
         return digest.hexdigest()
 

@@ -8,66 +8,53 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import tee
+from itertools import chain, islice, tee
 from pathlib import Path
-from typing import Any
 
-from mainspring import events, registry
+from mainspring import events
 from mainspring.data import schema
-from mainspring.data.readers import Source, columns, read_rows, sources
+from mainspring.data.readers import Source, read_rows, sources
 from mainspring.data.rows import Row, suffix
-from mainspring.data.schema import Field
 from mainspring.data.skipped import SkipLog
 from mainspring.data.sources import KNOWN
 from mainspring.errors import BadData, BadOption, Missing
-from mainspring.formulations.prediction import OnLong, Prediction, predict
+from mainspring.formulations import Formulation, Prediction, Values
 from mainspring.tasks import Task
-from mainspring.verbs.opening import Opened, open_for
+from mainspring.tasks.reading import checked, match
+from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import row_writer, unwritable
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `run` was asked to do."""
+    """What `run` was asked to do. `given` are inputs that are the same for all rows."""
 
-    task: str
+    task: Task
     inputs: tuple[str, ...]
-    model: str
+    use: Use
     out: Path | None
     named: dict[str, str]
+    given: Values
     lines: bool
-    on_long: OnLong
-    max_source: int | None
-    generation: dict[str, Any]
-    precision: str
-    device: str
     strict: bool
 
 
 def apply(request: Request) -> Iterator[tuple[Values, str]]:
-    """(row with the prediction in it, the predicted text) for each usable input, in order."""
-    task: Task = registry.find("tasks", request.task)
+    """(row with the prediction in it, the answer in words) for each usable input, in order."""
+    task = request.task
     out = None if request.out is None else Output(request.out)
     skipped = SkipLog(None if out is None else out.skipped, strict=request.strict)
-    rows = input_rows(task, request, skipped)
-    opened = open_for(
-        task,
-        request.model,
-        request.max_source,
-        request.generation,
-        request.on_long,
-        request.precision,
-        request.device,
-    )
+    rows = input_rows(request, skipped)
+    opened = open_for(task, request.use)
     with skipped:
         if out is None:
-            yield from _predictions(task, opened, rows)
+            single = len(request.inputs) <= 1 and not request.lines
+            yield from _predictions(task, opened, rows, single)
         else:
             with out.writing(rows, task) as (rest, write):
-                for row, answer in _predictions(task, opened, rest):
+                for row, answer in _predictions(task, opened, rest, False):
                     write(row)
                     yield row, answer
             out.finish()
@@ -78,63 +65,76 @@ def apply(request: Request) -> Iterator[tuple[Values, str]]:
 
 
 def _predictions(
-    task: Task, opened: Opened, rows: Iterable[schema.Example]
+    task: Task, opened: Opened, rows: Iterator[schema.Example], stream: bool
 ) -> Iterator[tuple[Values, str]]:
-    for_model, for_output = tee(rows)
-    name = task.fields[0].name
-    show = partial(_show, task.name)
+    """Rows with their predictions; with `stream` the text of an only row is told as it grows."""
+    first = list(islice(rows, 2))
+    on_text = None
+    if stream and len(first) == 1 and opened.formulation.generates:
+        on_text = _tell
+    for_model, for_output = tee(chain(first, rows))
+    show = partial(_show, task.name) if on_text is None else lambda done: None
     count, refused = 0, 0
-    texts = (row.values[name] for row in for_model)
-    for prediction in predict(opened.bundle, texts, opened.settings, show):
+    values = (row.values for row in for_model)
+    for prediction in opened.predict(values, show, on_text):
         count += 1
         refused += prediction.error is not None
         row = next(for_output).row
-        yield kept_columns(task, row) | added_columns(task, prediction), prediction.text
-    events.emit(events.Progress(task.name, count, count, "rows"))
+        added = added_columns(task, opened.formulation, prediction)
+        yield kept_columns(task, row) | added, task.show(prediction.value)
+    if on_text is None:
+        events.emit(events.Progress(task.name, count, count, "rows"))
     if refused:
         events.warn(f"{refused} inputs refused as too long; --on-long split reads them in windows")
+
+
+def _tell(text: str) -> None:
+    events.emit(events.Text(text))
 
 
 def _show(name: str, done: int) -> None:
     events.emit(events.Progress(name, done, None, "rows"))
 
 
-def added_columns(task: Task, prediction: Prediction) -> Values:
+def added_columns(task: Task, formulation: Formulation, prediction: Prediction) -> Values:
     """What a prediction adds to its row."""
-    added = {
-        task.output: prediction.text,
-        "stop": prediction.stop,
-        "tokens": prediction.tokens,
+    added = {task.output: prediction.value, **prediction.details}
+    if formulation.generates:
+        added |= {"stop": prediction.stop, "tokens": prediction.tokens}
+    added |= {
         "source_tokens_unread": prediction.source_tokens_unread,
         "windows": prediction.windows,
     }
     return added if prediction.error is None else {**added, "error": prediction.error}
 
 
+ADDED = ("stop", "tokens", "source_tokens_unread", "windows", "error", "score", "scores")
+
+
 def kept_columns(task: Task, row: Row) -> Values:
     """The input's own columns; one that has the name of an added column is kept aside."""
-    added = (task.output, "stop", "tokens", "source_tokens_unread", "windows", "error")
+    added = (task.output, *ADDED)
     return {f"input_{k}" if k in added else k: value for k, value in row.values.items()}
 
 
 # -- inputs ----------------------------------------------------------------------------------------
 
 
-def input_rows(task: Task, request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
+def input_rows(request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
     """Checked rows of all inputs. A path that does not exist fails before any model is loaded."""
     if not request.inputs and sys.stdin.isatty():
         raise Missing("nothing to read: name texts, files or folders, or pipe a text in")
-    field = replace(task.fields[0], accepted=("text",))
+    _check_inputs(request)
     found: list[Callable[[], Iterator[schema.Example]]] = []
     for given in request.inputs or ("-",):
         if given == "-":
-            found.append(partial(_checked, _stdin_rows(request.lines), field, skipped))
+            found.append(partial(_checked, _stdin_rows(request.lines), request, skipped))
         elif _is_path(given):
             for source in sources(given):
-                found.append(partial(_source_rows, task.fields[0], source, request, skipped))
+                found.append(partial(_source_rows, source, request, skipped))
         else:
             row = Row({"text": given}, "argument", 1)
-            found.append(partial(_checked, iter([row]), field, skipped))
+            found.append(partial(_checked, iter([row]), request, skipped))
     return _all(found, skipped)
 
 
@@ -157,8 +157,21 @@ def _all(
         raise BadData("no usable input: " + "; ".join(problems))
 
 
-def _checked(rows: Iterable[Row], field: Field, skipped: SkipLog) -> Iterator[schema.Example]:
-    return schema.examples(rows, (field,), {field.name: "text"}, skipped)
+def _check_inputs(request: Request) -> None:
+    """Missing where bare texts are given and the task needs more than a text."""
+    task = request.task
+    needed = [f.name for f in task.inputs if f.required and f is not task.text]
+    lacking = [name for name in needed if name not in request.given]
+    bare = [name for name in request.inputs or ("-",) if name == "-" or not _is_path(name)]
+    if bare and lacking:
+        options = " ".join(f"--{name.replace('_', '-')} …" for name in lacking)
+        raise Missing(f"`{task.name}` needs more than a text: give {options}, or a table")
+
+
+def _checked(rows: Iterable[Row], request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
+    """Bare texts as rows."""
+    field = request.task.text
+    return schema.examples(rows, (field,), {field.name: "text"}, skipped, given=request.given)
 
 
 def _is_path(given: str) -> bool:
@@ -190,19 +203,25 @@ def _stdin_rows(lines: bool) -> Iterator[Row]:
         yield Row({"text": stream.read()}, "standard input", 1)
 
 
-def _source_rows(
-    field: Field, source: Source, request: Request, skipped: SkipLog
-) -> Iterator[schema.Example]:
+def _source_rows(source: Source, request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
     if source.kind == "text" and request.lines:
         lines = (
             Row({"text": line}, row.file, number)
             for row in read_rows(source, skipped)
             for number, line in enumerate(row.values["text"].splitlines(), 1)
         )
-        return _checked(lines, field, skipped)
-    place = next((str(file) for file in source.files if file is not None), None)
-    matched = schema.match_columns((field,), columns(source), request.named, file=place)
-    return schema.examples(read_rows(source, skipped), (field,), matched, skipped)
+        return _checked(lines, request, skipped)
+    task = replace(request.task, fields=request.task.inputs, layouts=input_layouts(request.task))
+    matched = match(task, source, request.named, request.given)
+    return checked(task, source, matched, skipped, request.given, pieces=False)
+
+
+def input_layouts(task: Task) -> tuple[schema.Layout, ...]:
+    """The task's other layouts, without what is to be predicted."""
+    return tuple(
+        replace(layout, fields=tuple(f for f in layout.fields if f.role == "input"))
+        for layout in task.layouts
+    )
 
 
 # -- output ----------------------------------------------------------------------------------------

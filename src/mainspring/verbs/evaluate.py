@@ -1,11 +1,17 @@
 """`evaluate`: scores a model with the field's standard metric, a baseline and an interval."""
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from mainspring import registry
 from mainspring.threads import wait_politely
 from mainspring.verbs import check_choices
 from mainspring.verbs.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from mainspring.tasks import Task
 
 
 def evaluate(
@@ -19,6 +25,7 @@ def evaluate(
     against_precision: Literal["float32", "bfloat16", "int8"] | None = None,
     text: str | None = None,
     target: str | None = None,
+    columns: dict[str, str] | None = None,
     limit: int | None = None,
     max_source: int | None = None,
     max_new_tokens: int | None = None,
@@ -30,6 +37,7 @@ def evaluate(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     seed: int = 0,
     strict: bool = False,
+    **task_options: str,
 ) -> Evaluation:
     """Score a model on data it has not seen.
 
@@ -74,32 +82,47 @@ def evaluate(
         Of the bootstrap and of sampling.
     strict
         Stop at the first broken row instead of counting it.
+    task_options
+        The task's own options: `mainspring tasks NAME` lists them.
     """
     check_choices(evaluate, locals())
     wait_politely()
+    from mainspring.verbs.opening import Use
     from mainspring.verbs.scoring import score
 
-    options = {
+    generation = {
         "seed": seed,
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
         "length_penalty": length_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size,
     }
-    other = []
-    if against or against_precision:
-        other = [(against or model, against_precision or precision)]
-    return score(
-        task,
-        Path(data),
-        contestants=[(model, precision), *other],
-        out=None if out is None else Path(out),
-        named={name: column for name, column in (("text", text), ("target", target)) if column},
-        limit=limit,
+    found: Task = registry.find("tasks", task)
+    given = found.read_options(task_options, list(inspect.signature(evaluate).parameters))
+    fields = {field.name for field in found.inputs}
+    use = Use(
+        model=model,
         max_source=max_source,
-        generation={name: value for name, value in options.items() if value is not None},
+        generation={name: value for name, value in generation.items() if value is not None},
         on_long=on_long,
+        precision=precision,
         device=device,
+        options={name: value for name, value in given.items() if name not in fields},
+    )
+    contestants = [use]
+    if against or against_precision:
+        contestants.append(
+            replace(use, model=against or model, precision=against_precision or precision)
+        )
+    short = {name: column for name, column in (("text", text), ("target", target)) if column}
+    return score(
+        found,
+        Path(data),
+        contestants=contestants,
+        out=None if out is None else Path(out),
+        named={**(columns or {}), **short},
+        given={name: value for name, value in given.items() if name in fields},
+        limit=limit,
         seed=seed,
         strict=strict,
     )

@@ -10,13 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mainspring import events
+from mainspring import events, registry
 from mainspring.errors import BadOption, Missing
 from mainspring.threads import wait_politely
 from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE
 from mainspring.verbs import check_choices
 
 if TYPE_CHECKING:
+    from mainspring.tasks import Task
     from mainspring.training.fitting import Outcome
 
 
@@ -63,6 +64,7 @@ def fit(
     from_scratch: str | None = None,
     text: str | None = None,
     target: str | None = None,
+    columns: dict[str, str] | None = None,
     valid: str | Path | None = None,
     epochs: int = 3,
     steps: int | None = None,
@@ -90,6 +92,7 @@ def fit(
     strict: bool = False,
     tensorboard: bool = False,
     resume: bool = False,
+    **task_options: str,
 ) -> FitResult:
     """Train or fine-tune a model on your data.
 
@@ -109,6 +112,8 @@ def fit(
         Column of the input text, where its name is not one of the accepted ones.
     target
         Column of the text to learn.
+    columns
+        Columns of any fields, by field: --columns.label sentiment.
     valid
         Validation data; without it the data's own split, or about 5 % of the rows.
     epochs
@@ -164,6 +169,8 @@ def fit(
         Write TensorBoard files too.
     resume
         Go on with the run in --out, to the same bits; other options come from it.
+    task_options
+        The task's own options: `mainspring tasks NAME` lists them.
     """
     options = {name: _plain(value) for name, value in locals().items()}
     folder = Path(out)
@@ -217,6 +224,8 @@ def resumed_options(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name in ("out", "resume") or value == defaults[name] or name not in recorded:
             continue
+        if name == "task_options" and not value:
+            continue
         if name in ("data", "valid", "minutes"):
             recorded[name] = value
         elif value != recorded[name]:
@@ -234,6 +243,8 @@ def _flag(name: str) -> str:
 def check(options: dict[str, Any]) -> None:
     """BadOption where a value is out of its range or two options exclude each other."""
     check_choices(fit, options)
+    task: Task = registry.find("tasks", options["task"])
+    task.read_options(options["task_options"], list(inspect.signature(fit).parameters))
     if bool(options["model"]) == bool(options["from_scratch"]):
         raise BadOption("name a checkpoint to start from (--model) or a size (--from-scratch)")
     for name, least in {
@@ -281,7 +292,12 @@ def command_line(options: dict[str, Any]) -> str:
         value = options.get(name)
         if name in ("task", "data", "resume") or value == parameter.default:
             continue
-        words += [_flag(name)] if value is True else [_flag(name), str(value)]
+        if isinstance(value, dict):  # columns by field, the task's own options
+            before = f"{_flag(name)}." if name == "columns" else "--"
+            for key, item in value.items():
+                words += [before + key.replace("_", "-"), str(item)]
+        else:
+            words += [_flag(name)] if value is True else [_flag(name), str(value)]
     return shlex.join(words)
 
 

@@ -1,6 +1,7 @@
 """A model opened for a task: what `run` and `evaluate` share."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mainspring import events
@@ -8,10 +9,18 @@ from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.compute.devices import choose_device
 from mainspring.compute.precision import prepare
 from mainspring.errors import BadOption
-from mainspring.formulations import Limits
-from mainspring.formulations.prediction import OnLong, Settings, generation_options
+from mainspring.formulations import (
+    Formulation,
+    Inference,
+    Limits,
+    OnLong,
+    Prediction,
+    Setup,
+    Values,
+)
+from mainspring.formulations.prediction import generation_options
 from mainspring.tasks import Task, choose_formulation
-from mainspring.tasks.settings import settings_of
+from mainspring.tasks.settings import setup_of
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
@@ -22,35 +31,69 @@ class Opened:
 
     name: str
     bundle: Bundle
-    settings: Settings
+    formulation: Formulation
+    setup: Setup
+    how: Inference
     precision: str
     megabytes: float
 
+    def predict(
+        self,
+        rows: Iterable[Values],
+        on_done: Callable[[int], None],
+        on_text: Callable[[str], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """A prediction for each row, in order."""
+        answer = self.formulation.predict
+        assert answer is not None
+        return answer(self.bundle, rows, self.setup, self.how, on_done, on_text)
 
-def open_for(
-    task: Task,
-    model: str,
-    max_source: int | None,
-    generation: dict[str, Any],
-    on_long: OnLong,
-    precision: str,
-    device: str,
-) -> Opened:
-    """Loads `model`, checks that it can do `task`, and prepares it for inference."""
-    if max_source is not None and max_source < 4:
+
+@dataclass(frozen=True)
+class Use:
+    """How a model is to be opened and used, as the user says it."""
+
+    model: str
+    max_source: int | None
+    generation: Mapping[str, Any]
+    on_long: OnLong
+    precision: str
+    device: str
+    options: Mapping[str, Any]
+
+
+def open_for(task: Task, use: Use) -> Opened:
+    """Loads the model, checks that it can do `task`, and prepares it for inference."""
+    if use.max_source is not None and use.max_source < 4:
         raise BadOption("--max-source must be at least 4")
-    bundle = load(model)
-    if not choose_formulation(task, bundle.spec).generates:
+    bundle = load(use.model)
+    formulation = choose_formulation(task, bundle.spec)
+    if formulation.predict is None:
         raise BadOption(f"`{task.name}` is for training; it has no predictions")
-    found = settings_of(bundle, task)
-    limits = Limits(max_source or found.limits.source, found.limits.target)
-    options = generation_options(bundle.generation, limits, generation)
-    idle = [name for name in SAMPLING if name in generation and not options.do_sample]
-    if idle:
-        names = ", ".join("--" + name.replace("_", "-") for name in idle)
-        events.warn(f"{names}: no effect without --do-sample")
-    bundle.model.to(choose_device(device))
-    prepared = prepare(bundle.model, precision)
-    events.note(f"{model}: reads {limits.source} tokens, prefix {found.prefix!r}")
-    settings = Settings(found.prefix, limits, options, on_long)
-    return Opened(model, bundle, settings, prepared.precision, prepared.bytes_after / 1e6)
+    found = setup_of(bundle, task)
+    setup = replace(
+        found,
+        limits=Limits(use.max_source or found.limits.source, found.limits.target),
+        options={**found.options, **use.options},
+    )
+    options = None
+    if formulation.generates:
+        options = generation_options(bundle.generation, setup.limits, use.generation)
+        idle = [name for name in SAMPLING if name in use.generation and not options.do_sample]
+        _warn_of_no_effect(idle, " without --do-sample")
+    else:
+        _warn_of_no_effect(
+            [name for name in use.generation if name != "seed"], ": nothing is generated"
+        )
+    bundle.model.to(choose_device(use.device))
+    prepared = prepare(bundle.model, use.precision)
+    events.note(f"{use.model}: reads {setup.limits.source} tokens, prefix {setup.prefix!r}")
+    how = Inference(options, use.on_long)
+    megabytes = prepared.bytes_after / 1e6
+    return Opened(use.model, bundle, formulation, setup, how, prepared.precision, megabytes)
+
+
+def _warn_of_no_effect(names: Sequence[str], why: str) -> None:
+    if names:
+        flags = ", ".join("--" + name.replace("_", "-") for name in names)
+        events.warn(f"{flags}: no effect{why}")

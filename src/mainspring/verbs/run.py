@@ -5,11 +5,15 @@ import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from mainspring import registry
 from mainspring.events import Answer, emit
 from mainspring.threads import wait_politely
 from mainspring.verbs import check_choices
+
+if TYPE_CHECKING:
+    from mainspring.tasks import Task
 
 JSON_ROW = dict[str, Any]
 
@@ -21,6 +25,7 @@ def run(
     model: str,
     out: str | Path | None = None,
     text: str | None = None,
+    columns: dict[str, str] | None = None,
     lines: bool = False,
     on_long: Literal["split", "cut", "refuse"] = "split",
     max_source: int | None = None,
@@ -39,11 +44,13 @@ def run(
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     strict: bool = False,
+    **task_options: str,
 ) -> list[JSON_ROW]:
     """Apply a model to inputs.
 
-    Each prediction keeps the columns of its input and adds the answer (`summary`), `stop` ("eos",
-    "length", "stop"), `tokens`, `source_tokens_unread` and `windows`.
+    Each prediction keeps the columns of its input and adds the answer (`summary`), what goes with
+    it (for generated text `stop`, which is "eos", "length" or "stop", and `tokens`),
+    `source_tokens_unread` and `windows`.
 
     Parameters
     ----------
@@ -57,6 +64,8 @@ def run(
         File for the predictions: .jsonl, .csv or .tsv. An unfinished one is gone on with.
     text
         Column of the input text, where its name is not one of the accepted ones.
+    columns
+        Columns of any fields, by field: --columns.question q.
     lines
         Each line of a text file or of standard input is an input of its own.
     on_long
@@ -93,6 +102,8 @@ def run(
         Where to compute; auto is a GPU where there is one.
     strict
         Stop at the first broken row instead of counting it.
+    task_options
+        The task's own options, and inputs that are the same for all rows: --question "…".
     """
     return list(answers(locals()))
 
@@ -118,21 +129,29 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     check_choices(run, options)
     wait_politely()
     from mainspring.verbs.applying import Request, apply
+    from mainspring.verbs.opening import Use
 
     out, text = options["out"], options["text"]
-    generation = {name: options[name] for name in GENERATION if options[name] is not None}
+    task: Task = registry.find("tasks", options["task"])
+    given = task.read_options(options["task_options"], list(inspect.signature(run).parameters))
+    fields = {field.name for field in task.inputs}
+    short = {} if text is None else {"text": text}
     request = Request(
-        task=options["task"],
+        task=task,
         inputs=tuple(map(str, options["inputs"])),
-        model=options["model"],
+        use=Use(
+            model=options["model"],
+            max_source=options["max_source"],
+            generation={n: options[n] for n in GENERATION if options[n] is not None},
+            on_long=options["on_long"],
+            precision=options["precision"],
+            device=options["device"],
+            options={name: value for name, value in given.items() if name not in fields},
+        ),
         out=None if out is None else Path(out),
-        named={} if text is None else {"text": text},
+        named={**(options["columns"] or {}), **short},
+        given={name: value for name, value in given.items() if name in fields},
         lines=options["lines"],
-        on_long=options["on_long"],
-        max_source=options["max_source"],
-        generation=generation,
-        precision=options["precision"],
-        device=options["device"],
         strict=options["strict"],
     )
     for row, answer in apply(request):

@@ -4,7 +4,7 @@ Predictions go to a file as they are made; in memory stay four numbers a row.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,22 +12,27 @@ from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mainspring import events, registry
+from mainspring import events
 from mainspring.data import schema
-from mainspring.data.readers import Source, columns, read_rows, sources
+from mainspring.data.readers import Source, sources
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadOption, Mismatch
-from mainspring.formulations.prediction import OnLong, Prediction, predict
-from mainspring.metrics import Metric
-from mainspring.metrics.intervals import compare, interval
+from mainspring.formulations import Prediction, Values
+from mainspring.metrics import Metric, Statistics
+from mainspring.metrics.intervals import (
+    Difference,
+    compare,
+    compare_scores,
+    interval,
+    score_intervals,
+)
 from mainspring.tasks import Task
+from mainspring.tasks.reading import Matched, checked, match
 from mainspring.verbs.evaluation import Evaluation
-from mainspring.verbs.opening import Opened, open_for
+from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import row_writer
 
-CHOOSE_TOKENS_FROM = 200  # rows
+CHOOSE_KIND_FROM = 200  # rows
 
 
 @dataclass
@@ -36,95 +41,86 @@ class Tally:
 
     precision: str
     megabytes: float
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: list[Statistics] = field(default_factory=list)
     at_limit: int = 0
     cut: int = 0
     tokens: int = 0
     seconds: float = 0.0
 
-    def add(self, prediction: Prediction, scores: dict[str, float]) -> None:
-        self.rows.append(scores)
+    def add(self, prediction: Prediction, statistics: Statistics) -> None:
+        self.rows.append(statistics)
         self.at_limit += prediction.stop == "length"
         self.cut += prediction.source_tokens_unread > 0 or prediction.windows > 1
         self.tokens += prediction.tokens
-
-    def column(self, name: str) -> list[float]:
-        return [row[name] for row in self.rows]
 
     @property
     def speed(self) -> float:
         """Generated tokens a second, reading and scoring included."""
         return self.tokens / max(self.seconds, 1e-9)
 
-    def means(self) -> dict[str, float]:
-        return means(self.rows)
 
-
-def means(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
+def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items()}
 
 
 def score(
-    task_name: str,
+    task: Task,
     data: Path,
     *,
-    contestants: list[tuple[str, str]],
+    contestants: list[Use],
     out: Path | None,
     named: dict[str, str],
+    given: Values,
     limit: int | None,
-    max_source: int | None,
-    generation: dict[str, Any],
-    on_long: OnLong,
-    device: str,
     seed: int,
     strict: bool,
 ) -> Evaluation:
-    """The `Evaluation` of the first contestant (model, precision), against the second if any."""
-    task: Task = registry.find("tasks", task_name)
-    if task.metric is None:
-        raise Mismatch(f"`{task.name}` has no metric on generated text; `fit` reports its loss")
+    """The `Evaluation` of the first contestant, against the second if there is one."""
+    metric = task.metric
+    if metric is None:
+        raise Mismatch(f"`{task.name}` has no metric on predictions; `fit` reports its loss")
     if limit is not None and limit < 1:
         raise BadOption("--limit must be at least 1")
     source = _test_source(data)
-    tokens = _word_kind(task, task.metric, source, named)
+    matched = match(task, source, named, given)
+    kind = _kind(task, metric, source, matched, given)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     skipped = SkipLog(None if out is None else out / "skipped.jsonl", strict=strict)
-    baseline: dict[str, list[dict[str, float]]] = {name: [] for name in task.metric.baselines}
+    baseline: dict[str, list[Statistics]] = {name: [] for name in metric.baselines}
     tallies = []
-    for number, (name, precision) in enumerate(contestants):
-        opened = open_for(task, name, max_source, generation, on_long, precision, device)
+    for number, use in enumerate(contestants):
+        opened = open_for(task, use)
         with skipped if number == 0 else SkipLog() as log:
-            rows = islice(_examples(task, source, named, log), limit)
+            rows = islice(checked(task, source, matched, log, given, pieces=False), limit)
             file = None if out is None or number else out / "predictions.jsonl"
             bases = baseline if number == 0 else {}
-            tallies.append(_scored(task, task.metric, opened, rows, tokens, file, bases))
+            tallies.append(_scored(task, metric, opened, rows, kind, file, bases))
     first = tallies[0]
-    names = list(first.rows[0])
     against: dict[str, Any] = {}
     if len(tallies) > 1:
         other = tallies[1]
-        tests = {n: compare(first.column(n), other.column(n), seed=seed) for n in names}
+        tests = _compared(metric, first.rows, other.rows, seed)
         against = {
-            "model": contestants[1][0],
+            "model": contestants[1].model,
             "precision": other.precision,
             "megabytes": round(other.megabytes, 1),
             "tokens_per_second": round(other.speed, 1),
-            "scores": other.means(),
+            "scores": _rounded(metric.scores(other.rows)),
             "difference": {n: round(test.mean, 4) for n, test in tests.items()},
             "interval": {n: (round(t.low, 4), round(t.high, 4)) for n, t in tests.items()},
             "p": {n: round(test.p, 5) for n, test in tests.items()},
         }
-    spread = {n: interval(first.column(n), seed=seed) for n in names}
+    spread = _intervals(metric, first.rows, seed)
     return Evaluation(
         task=task.name,
-        model=contestants[0][0],
+        model=contestants[0].model,
         rows=len(first.rows),
         skipped=skipped.total,
-        scores=first.means(),
+        scores=_rounded(metric.scores(first.rows)),
         interval={n: (round(low, 4), round(high, 4)) for n, (low, high) in spread.items()},
-        baseline={name: means(rows) for name, rows in baseline.items()},
-        signature=task.metric.signature(tokens),
+        baseline={name: _rounded(metric.scores(rows)) for name, rows in baseline.items()},
+        signature=metric.signature(kind),
         hit_limit=first.at_limit / len(first.rows),
         sources_cut=first.cut / len(first.rows),
         tokens_per_second=round(first.speed, 1),
@@ -133,6 +129,20 @@ def score(
         predictions=None if out is None else str(out / "predictions.jsonl"),
         against=against,
     )
+
+
+def _intervals(metric: Metric, rows: list[Statistics], seed: int) -> dict[str, tuple[float, float]]:
+    if metric.combine is not None:
+        return score_intervals(rows, metric.combine, seed=seed)
+    return {name: interval([row[name] for row in rows], seed=seed) for name in rows[0]}
+
+
+def _compared(
+    metric: Metric, a: list[Statistics], b: list[Statistics], seed: int
+) -> dict[str, Difference]:
+    if metric.combine is not None:
+        return compare_scores(a, b, metric.combine, seed=seed)
+    return {n: compare([row[n] for row in a], [row[n] for row in b], seed=seed) for n in a[0]}
 
 
 def _test_source(data: Path) -> Source:
@@ -146,19 +156,13 @@ def _test_source(data: Path) -> Source:
     raise AssertionError("sources() gives at least one source")
 
 
-def _examples(
-    task: Task, source: Source, named: dict[str, str], skipped: SkipLog
-) -> Iterator[schema.Example]:
-    place = next((str(file) for file in source.files if file is not None), None)
-    matched = schema.match_columns(task.fields, columns(source), named, file=place)
-    return schema.examples(read_rows(source, skipped), task.fields, matched, skipped)
-
-
-def _word_kind(task: Task, metric: Metric, source: Source, named: dict[str, str]) -> str:
+def _kind(task: Task, metric: Metric, source: Source, matched: Matched, given: Values) -> str:
+    """How texts are compared, chosen from the first references."""
+    assert task.target is not None
     with SkipLog() as unlisted:
-        target = task.fields[1].name
-        first = islice(_examples(task, source, named, unlisted), CHOOSE_TOKENS_FROM)
-        return metric.choose_tokens([example.values[target] for example in first])
+        rows = checked(task, source, matched, unlisted, given, pieces=False)
+        first = islice(rows, CHOOSE_KIND_FROM)
+        return metric.choose_kind([example.values[task.target.name] for example in first])
 
 
 def _scored(
@@ -166,34 +170,36 @@ def _scored(
     metric: Metric,
     opened: Opened,
     examples: Iterable[schema.Example],
-    tokens: str,
+    kind: str,
     file: Path | None,
-    baseline: dict[str, list[dict[str, float]]],
+    baseline: dict[str, list[Statistics]],
 ) -> Tally:
     """Predicts and scores rows as they come; `baseline` is filled with the scores of baselines."""
-    text, target = (field.name for field in task.fields[:2])
+    assert task.target is not None
+    target = task.target.name
     tally = Tally(opened.precision, opened.megabytes)
     for_model, for_score = tee(examples)
     show = partial(_show, opened.name)
     started = time.perf_counter()
     with ExitStack() as stack:
         write = None if file is None else stack.enter_context(row_writer(file, "wb"))
-        texts = (example.values[text] for example in for_model)
-        for prediction in predict(opened.bundle, texts, opened.settings, show):
+        for prediction in opened.predict((example.values for example in for_model), show):
             example = next(for_score)
-            source, reference = example.values[text], example.values[target]
-            [scores] = metric.score_rows([prediction.text], [reference], tokens)
-            tally.add(prediction, scores)
+            reference = example.values[target]
+            [found] = metric.score_rows([prediction.value], [reference], kind)
+            tally.add(prediction, found)
             for name, rows in baseline.items():
-                rows += metric.score_rows([metric.baselines[name](source)], [reference], tokens)
+                guess = metric.baselines[name](example.values, opened.setup.options)
+                rows += metric.score_rows([guess], [reference], kind)
             if write is not None:
                 row = {
                     **example.row.values,
-                    f"predicted_{task.output}": prediction.text,
+                    f"predicted_{task.output}": prediction.value,
+                    **prediction.details,
                     "stop": prediction.stop,
                     "tokens": prediction.tokens,
                     "source_tokens_unread": prediction.source_tokens_unread,
-                    "scores": {name: round(value, 4) for name, value in scores.items()},
+                    "scores": _rounded(found),
                 }
                 write(row)
     tally.seconds = time.perf_counter() - started

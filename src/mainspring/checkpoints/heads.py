@@ -1,0 +1,41 @@
+"""Giving a model another head: the body of a checkpoint, a fresh head to be taught a task."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from mainspring import events
+from mainspring.checkpoints.bundle import Bundle
+from mainspring.core.init import build
+from mainspring.errors import Mismatch
+
+
+def with_head(bundle: Bundle, head: str, labels: Sequence[str], seed: int) -> Bundle:
+    """The bundle with the head of that name, for these labels (none: the head needs no names).
+
+    A head that is there and has these labels is kept; any other is replaced by a fresh one, drawn
+    from `seed`, and a note says so. Mismatch where the family has no such head.
+    """
+    named = {str(i): label for i, label in enumerate(labels)}
+    config = dict(bundle.config)
+    if labels:
+        config["id2label"] = named
+        config["label2id"] = {label: int(i) for i, label in named.items()}
+        config.pop("num_labels", None)
+    if head in dict(bundle.spec.heads) and config.get("id2label") == bundle.config.get("id2label"):
+        return bundle
+    family = bundle.family
+    if family.head is None:
+        raise Mismatch(f"the family `{family.name}` has no `{head}` head to be given")
+    described = dataclasses.replace(bundle.spec, heads=((head, family.head(head, config)),))
+    model = build(described, seed)
+    body = {k: v for k, v in bundle.model.state_dict().items() if not k.startswith("heads.")}
+    fresh = {k: v for k, v in model.state_dict().items() if k.startswith("heads.")}
+    # A head's hidden layer is part of some checkpoints' bodies (BERT's pooler): it is taken along.
+    for name, tensor in bundle.model.state_dict().items():
+        part = f"heads.{head}.hidden.{name.partition('.hidden.')[2]}"
+        if name.startswith("heads.") and part in fresh and fresh[part].shape == tensor.shape:
+            fresh[part] = tensor
+    model.load_state_dict({**body, **fresh}, assign=True)
+    what = f" of {len(labels)} labels" if labels else ""
+    events.note(f"the model gets a fresh `{head}` head{what}")
+    return dataclasses.replace(bundle, model=model.eval(), config=config)

@@ -1,0 +1,170 @@
+"""Kinds of fields: what a value in the user's data must be, and the one form it is given."""
+
+import json
+from collections.abc import Callable
+from typing import Any, Literal
+
+from mainspring.data.rows import flaw
+
+Kind = Literal[
+    "text", "text?", "label", "labels", "words", "tags", "spans", "answers", "messages", "any"
+]
+
+ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+
+
+class Flaw(Exception):
+    """Why a value cannot be used: a reason that is counted, and its detail."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def as_text(value: Any) -> str:
+    """A text with something in it, blanks and all as they are."""
+    if value is None:
+        raise Flaw("missing field")
+    if not isinstance(value, str):
+        raise Flaw("wrong type", f" holds {type(value).__name__}, not text")
+    if not value.strip():
+        raise Flaw("empty text")
+    reason = flaw(value)
+    if reason:
+        raise Flaw(reason)
+    return value
+
+
+def as_text_if_any(value: Any) -> str:
+    """A text that may be empty."""
+    return "" if value is None or value == "" else as_text(value)
+
+
+def as_label(value: Any) -> str:
+    """The name of a class; numbers are names too."""
+    if isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value)) if not isinstance(value, bool) else str(value).lower()
+    return as_text(value).strip()
+
+
+def as_list(value: Any, what: str) -> list[Any]:
+    """A list; one that was written into a table's cell as JSON or as Python writes it is read."""
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = json.loads(text)
+        except ValueError:
+            import ast
+
+            try:
+                value = ast.literal_eval(text)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                raise Flaw("wrong type", f" holds text that is no list of {what}") from None
+    if value is None:
+        raise Flaw("missing field")
+    if not isinstance(value, list | tuple):
+        raise Flaw("wrong type", f" holds {type(value).__name__}, not a list of {what}")
+    return list(value)
+
+
+def as_labels(value: Any) -> list[str]:
+    """Names of classes, each once, in order; a text may hold several between `|` or `;`."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        parts = value.replace(";", "|").split("|")
+        return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if isinstance(value, int):
+        return [as_label(value)]
+    return list(dict.fromkeys(as_label(label) for label in as_list(value, "labels")))
+
+
+def as_words(value: Any) -> list[str]:
+    """Words of a sentence, in order."""
+    words = as_list(value, "words")
+    if not words:
+        raise Flaw("empty text")
+    for word in words:
+        if not isinstance(word, str):
+            raise Flaw("wrong type", f" holds a {type(word).__name__} among the words")
+        if reason := flaw(word):
+            raise Flaw(reason)
+    return words
+
+
+def as_tags(value: Any) -> list[str]:
+    """One label a word."""
+    return [as_label(tag) for tag in as_list(value, "tags")]
+
+
+def as_spans(value: Any) -> list[dict[str, Any]]:
+    """Objects, such as `{"start": 0, "end": 5, "label": "PER"}`."""
+    spans = as_list(value, "spans")
+    for span in spans:
+        if not isinstance(span, dict):
+            raise Flaw("wrong type", f" holds a {type(span).__name__} among the spans")
+    return spans
+
+
+def as_answers(value: Any) -> list[dict[str, Any]]:
+    """Answers as `{"text": …, "start": …}`, from SQuAD's two layouts or plain texts; `start` is
+    None where none is given. An empty list says that there is no answer."""
+    if isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
+        return [{"text": as_text(value), "start": None}]
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = as_list(value, "answers")
+    if isinstance(value, dict):
+        starts = value.get("answer_start") or value.get("start")
+        texts = value.get("text")
+        if isinstance(texts, str):
+            value = [{"text": texts, "start": starts}]
+        else:
+            texts = as_list(texts, "answers")
+            starts = as_list(starts, "numbers") if starts is not None else [None] * len(texts)
+            if len(starts) != len(texts):
+                raise Flaw("wrong type", f" holds {len(texts)} answers and {len(starts)} starts")
+            value = [{"text": t, "start": s} for t, s in zip(texts, starts, strict=True)]
+    answers = []
+    for answer in as_list(value, "answers"):
+        if isinstance(answer, str):
+            answer = {"text": answer}
+        if not isinstance(answer, dict):
+            raise Flaw("wrong type", f" holds a {type(answer).__name__} among the answers")
+        start = answer.get("answer_start", answer.get("start"))
+        if start is not None and not isinstance(start, int):
+            raise Flaw("wrong type", " holds an answer whose start is no whole number")
+        answers.append({"text": as_text(answer.get("text")), "start": start})
+    return answers
+
+
+def as_messages(value: Any) -> list[dict[str, str]]:
+    """A conversation as `{"role": …, "content": …}`; ShareGPT's `from`/`value` are read too."""
+    messages = []
+    for message in as_list(value, "messages"):
+        if not isinstance(message, dict):
+            raise Flaw("wrong type", f" holds a {type(message).__name__} among the messages")
+        role = message.get("role", message.get("from"))
+        content = message.get("content", message.get("value"))
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise Flaw("wrong type", " holds a message without a role or a content")
+        if reason := flaw(content):
+            raise Flaw(reason)
+        messages.append({"role": ROLES.get(role, role), "content": content})
+    if not any(message["role"] == "assistant" for message in messages):
+        raise Flaw("no answer", " holds a conversation in which the assistant says nothing")
+    return messages
+
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "text": as_text,
+    "text?": as_text_if_any,
+    "label": as_label,
+    "labels": as_labels,
+    "words": as_words,
+    "tags": as_tags,
+    "spans": as_spans,
+    "answers": as_answers,
+    "messages": as_messages,
+    "any": lambda value: value,
+}

@@ -1,0 +1,253 @@
+"""One decoder reads and writes: plain text continued, prompts answered, conversations held.
+
+    text             a b c d e </s>             loss on every token
+    prompt, answer   p p p p ▸ a a a </s>       loss on the answer and its end
+    conversation     u u ▸ a a </s> u ▸ a </s>  loss on what the assistant says
+
+How a prompt is laid out is the model's business: its chat template where it has one, otherwise
+prefix, text and suffix as they are. Padding stands behind a row's end, where a causal model's real
+tokens cannot see it, so a training batch needs no mask.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mainspring import spec
+from mainspring.checkpoints.bundle import Bundle
+from mainspring.checkpoints.tokenizer import Tokenizer
+from mainspring.core.model import Transformer
+from mainspring.formulations import (
+    IGNORED,
+    Batch,
+    EncodedRow,
+    Formulation,
+    Inference,
+    OnDone,
+    Prediction,
+    Setup,
+    SpecialIds,
+    Values,
+    shown_tokens,
+)
+from mainspring.formulations.inputs import padded
+from mainspring.formulations.prediction import OnText, tokenizer_of, write
+from mainspring.formulations.sequence_to_sequence import end_id, vocabulary_nats
+
+Message = Mapping[str, Any]
+
+
+def lacks(model: spec.Model) -> str | None:
+    if model.decoder is None or model.encoder is not None:
+        return "a decoder alone"
+    if "vocabulary" not in dict(model.heads):
+        return "a vocabulary head"
+    return None
+
+
+# -- prompts ---------------------------------------------------------------------------------------
+
+
+def prompt_text(row: Values, tokenizer: Tokenizer, setup: Setup) -> str:
+    """What the model reads before it answers a row with a `text` or with `messages`."""
+    messages = row.get("messages")
+    if messages is None and tokenizer.chat_template is None:
+        return f"{setup.prefix}{row['text']}{setup.suffix}"
+    if messages is None:
+        messages = [{"role": "user", "content": setup.prefix + row["text"]}]
+    return tokenizer.chat(messages, answer=True)
+
+
+def prompt_ids(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[list[int]]:
+    """The ids of the rows' prompts: special tokens as the template writes them, or those the
+    tokenizer adds before a text."""
+    texts = [prompt_text(row, tokenizer, setup) for row in rows]
+    written = any("messages" in row for row in rows) or tokenizer.chat_template is not None
+    ids = tokenizer.encode_many(texts, special=not written)
+    eos = tokenizer.eos_id
+    # Some tokenizers end every text; an answer begins before that end.
+    return ids if written else [row[:-1] if row and row[-1] == eos else row for row in ids]
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
+    """Examples of rows that hold a `text` and a `target`, `messages`, or a `text` alone.
+
+    `source` are all tokens of a row, `target` the label of each: the token itself where it carries
+    loss, else `IGNORED`.
+    """
+    kinds = {_kind(row) for row in rows}
+    examples: list[EncodedRow] = []
+    for kind in sorted(kinds):
+        chosen = [row for row in rows if _kind(row) == kind]
+        examples += ENCODERS[kind](chosen, tokenizer, setup)
+    return examples
+
+
+def _kind(row: Values) -> str:
+    return "messages" if "messages" in row else "answer" if "target" in row else "text"
+
+
+def _encode_answers(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
+    eos, limits = end_id(tokenizer), setup.limits
+    prompts = prompt_ids(rows, tokenizer, setup)
+    answers = tokenizer.encode_many([row["target"] for row in rows], special=False)
+    behind = _behind(tokenizer, setup)
+    examples = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        read, lost = _shortened(prompt, limits.source, behind)
+        kept = answer[: limits.target - 1]
+        examples.append(_example(read, [*kept, eos], lost, len(answer) - len(kept)))
+    return examples
+
+
+def _behind(tokenizer: Tokenizer, setup: Setup) -> int:
+    """How many tokens stand behind the text in every prompt."""
+    a, b = prompt_ids([{"text": ""}, {"text": "x"}], tokenizer, setup)
+    same = 0
+    for x, y in zip(reversed(a), reversed(b), strict=False):
+        if x != y:
+            break
+        same += 1
+    return same
+
+
+def _shortened(prompt: list[int], limit: int, behind: int) -> tuple[list[int], int]:
+    """A prompt within the limit, cut at the end of its text."""
+    lost = max(0, len(prompt) - limit)
+    if not lost:
+        return prompt, 0
+    behind = min(behind, limit - 1)
+    return [*prompt[: limit - behind], *prompt[len(prompt) - behind :]], lost
+
+
+def _example(prompt: list[int], answer: list[int], lost: int, answer_lost: int) -> EncodedRow:
+    ids = [*prompt, *answer]
+    return EncodedRow(ids, [IGNORED] * len(prompt) + answer, lost, answer_lost)
+
+
+def _encode_messages(
+    rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup
+) -> list[EncodedRow]:
+    """Conversations: each answer of the assistant carries loss, up to its end.
+
+    The template is asked twice for each answer, with and without it, so that what it puts around
+    messages is never guessed at.
+    """
+    limit = setup.limits.source + setup.limits.target
+    examples = []
+    for row in rows:
+        ids: list[int] = []
+        labels: list[int] = []
+        messages = row["messages"]
+        told = 0  # characters of the conversation that have become ids
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = tokenizer.chat(messages[:number], answer=True)
+            until = tokenizer.chat(messages[: number + 1], answer=False)
+            prompt, answer = tokenizer.encode_many(
+                [before[told:], until[len(before) :].rstrip("\n")], special=False
+            )
+            ids += [*prompt, *answer]
+            labels += [IGNORED] * len(prompt) + answer
+            told = len(before) + len(until[len(before) :].rstrip("\n"))
+        lost = max(0, len(ids) - limit)
+        kept = ids[:limit], labels[:limit]
+        if any(label != IGNORED for label in kept[1]):
+            examples.append(EncodedRow(*kept, lost))
+    return examples
+
+
+def _encode_texts(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
+    """Plain texts joined by the end token and cut into pieces, so that nothing is lost."""
+    eos, size = end_id(tokenizer), setup.limits.source
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    joined: list[int] = []
+    for ids in tokenizer.encode_many([row["text"] for row in rows], special=False):
+        joined += [*ids, eos]
+    size -= len(bos)
+    cuts = [*range(0, len(joined), size), len(joined)]
+    pieces = [[*bos, *joined[start:end]] for start, end in pairwise(cuts)]
+    # The first token of a piece is predicted by nothing.
+    return [EncodedRow(ids, [IGNORED, *ids[1:]]) for ids in pieces if len(ids) > 1]
+
+
+ENCODERS = {"answer": _encode_answers, "messages": _encode_messages, "text": _encode_texts}
+
+
+def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple: int) -> Batch:
+    """Pads on the right; labels stand where their token is read, one place before it."""
+    del seed
+    source_BS = padded([example.source for example in examples], ids.pad, multiple)
+    labels_BS = padded([example.target for example in examples], IGNORED, multiple)
+    ahead_BS = torch.full_like(labels_BS, IGNORED)
+    ahead_BS[:, :-1] = labels_BS[:, 1:]
+    learnt = int((ahead_BS != IGNORED).sum())
+    tokens = sum(len(example.source) for example in examples)
+    return Batch(source_BS, None, ahead_BS, tokens - learnt, learnt)
+
+
+def losses(model: Transformer, batch: Batch) -> Tensor:
+    """The summed cross-entropy of each example's labels, in nats, float32 (B)."""
+    hidden_BSD = model.decode(batch.source_BS, keep_BS=batch.keep_BS)
+    return vocabulary_nats(model, hidden_BSD, batch.labels_BT).sum(1)
+
+
+def lengths(example: EncodedRow) -> tuple[int, int]:
+    return len(example.source), 0
+
+
+def picture(row: EncodedRow, tokenizer: Tokenizer, setup: Setup) -> str:
+    """Runs of tokens: `░` are read, `■` carry loss."""
+    del setup
+    parts: list[str] = []
+    run: list[int] = []
+    for number, (token, label) in enumerate(zip(row.source, row.target, strict=True)):
+        learnt = label != IGNORED
+        if run and learnt != (row.target[number - 1] != IGNORED):
+            parts.append(shown_tokens(tokenizer, run))
+            run = []
+        if not run:
+            parts.append("■" if learnt else "░")
+        run.append(token)
+    return " ".join([*parts, shown_tokens(tokenizer, run)])
+
+
+# -- prediction ------------------------------------------------------------------------------------
+
+
+def predict(
+    bundle: Bundle,
+    rows: Iterable[Values],
+    setup: Setup,
+    how: Inference,
+    on_done: OnDone = lambda done: None,
+    on_text: OnText | None = None,
+) -> Iterator[Prediction]:
+    """What the model answers to the rows' `text`."""
+    tokenizer = tokenizer_of(bundle)
+
+    def encode_texts(texts: Sequence[str]) -> list[list[int]]:
+        return prompt_ids([{"text": text} for text in texts], tokenizer, setup)
+
+    texts = (row["text"] for row in rows)
+    return write(bundle, texts, setup, how, encode_texts, on_done, on_text)
+
+
+FORMULATION = Formulation(
+    "prompt and answer",
+    lacks,
+    encode,
+    collate,
+    losses,
+    lengths,
+    predict,
+    generates=True,
+    picture=picture,
+)

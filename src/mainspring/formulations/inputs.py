@@ -1,0 +1,58 @@
+"""What formulations share in making batches: padding to round lengths, inputs of like length
+together, rows taken a few hundred at a time."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mainspring.data.batches import rounded
+
+T = TypeVar("T")
+
+
+def padded(
+    rows: Sequence[Sequence[int]], value: int, multiple: int, *, left: bool = False
+) -> Tensor:
+    """Rows of ids as one int64 matrix, filled with `value` to a round length (`data.batches`), on
+    the right or on the left."""
+    longest = np.array(max(1, max(map(len, rows))))
+    width = int(rounded(longest, multiple))
+    matrix = torch.full((len(rows), width), value, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        matrix[i, place] = torch.as_tensor(row, dtype=torch.int64)
+    return matrix
+
+
+def kept(rows: Sequence[Sequence[int]], width: int, *, left: bool = False) -> Tensor | None:
+    """True at real tokens of `padded` rows; None where nothing is padding."""
+    lengths_B1 = torch.tensor([len(row) for row in rows])[:, None]
+    if bool((lengths_B1 == width).all()):
+        return None
+    at_S = torch.arange(width)
+    return at_S >= width - lengths_B1 if left else at_S < lengths_B1
+
+
+def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def in_batches(items: Sequence[T], length: Callable[[T], int], tokens: int) -> Iterator[list[T]]:
+    """Items of like length together, the longest first: at most `tokens` with padding, or one
+    item."""
+    batch: list[T] = []
+    for item in sorted(items, key=lambda item: -length(item)):
+        longest = length(batch[0]) if batch else 0
+        if batch and (len(batch) + 1) * longest > tokens:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

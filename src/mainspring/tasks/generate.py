@@ -1,0 +1,72 @@
+"""`generate`: a text is continued, a prompt answered, a conversation held.
+
+Data are plain texts, pairs of a prompt and its answer (also split into instruction and input, as
+Alpaca has it), or conversations. Of answers and conversations only what the model is to say
+carries loss.
+"""
+
+from mainspring.data.schema import Field, Layout, Values
+from mainspring.formulations import Limits, causal
+from mainspring.tasks import Task
+
+TEXT = Field(
+    name="text",
+    kind="text",
+    accepted=("text", "content", "document", "article", "body"),
+    help="plain text to learn from, or a prompt to answer",
+)
+ANSWER = Field(
+    name="target",
+    kind="text",
+    accepted=("completion", "response", "output", "answer", "target"),
+    help="the answer to learn",
+    role="target",
+)
+
+
+def with_input(values: Values) -> Values:
+    """An instruction with the input it is about, as one prompt."""
+    about = values.pop("input", None)
+    return {**values, "text": f"{values['text']}\n\n{about}"} if about else values
+
+
+TASK = Task(
+    name="generate",
+    help="continue a text, answer a prompt, hold a conversation",
+    fields=(TEXT,),
+    layouts=(
+        Layout(
+            (
+                Field(
+                    name="messages",
+                    kind="messages",
+                    accepted=("messages", "conversations", "conversation"),
+                    help="a conversation: a list of role and content",
+                ),
+            )
+        ),
+        Layout(
+            (
+                Field(
+                    name="text",
+                    kind="text",
+                    accepted=("prompt", "instruction", "question"),
+                    help="the prompt",
+                ),
+                Field(
+                    name="input",
+                    kind="text?",
+                    accepted=("input", "context"),
+                    help="what an instruction is about",
+                    required=False,
+                ),
+                ANSWER,
+            ),
+            with_input,
+        ),
+    ),
+    formulations=(causal.FORMULATION,),
+    output="generated_text",
+    best="loss",
+    limits=Limits(768, 256),
+)

@@ -1,0 +1,69 @@
+"""From a source of the user's data to checked rows in a task's terms."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from mainspring.data import schema
+from mainspring.data.kinds import Flaw
+from mainspring.data.readers import Source, columns, read_rows
+from mainspring.data.rows import Row
+from mainspring.data.skipped import SkipLog
+from mainspring.tasks import Task
+
+PIECE = 2_000  # characters of a plain text that are read as one row
+
+Matched = tuple[schema.Layout, dict[str, str]]
+
+
+def _place(source: Source) -> str | None:
+    return next((str(file) for file in source.files if file is not None), None)
+
+
+def match(
+    task: Task, source: Source, named: Mapping[str, str], given: Collection[str] = ()
+) -> Matched:
+    """How the columns of a source become the fields of a task: see `schema.match_layout`."""
+    layouts = (schema.Layout(task.fields), *task.layouts)
+    return schema.match_layout(
+        layouts, _columns(task, source), named, file=_place(source), given=given
+    )
+
+
+def _columns(task: Task, source: Source) -> list[str]:
+    """The columns of a source, of its first unfolded row where the task unfolds rows."""
+    if task.unfold is None:
+        return list(columns(source))
+    with SkipLog() as unlisted:
+        first = next(_unfolded(read_rows(source, unlisted), task.unfold, unlisted), None)
+    return list(columns(source)) if first is None else list(first.values)
+
+
+def checked(
+    task: Task,
+    source: Source,
+    matched: Matched,
+    skipped: SkipLog,
+    given: Mapping[str, Any],
+    *,
+    pieces: bool = True,
+) -> Iterator[schema.Example]:
+    """The usable rows of a source; the others go to `skipped`. With `pieces` long documents that
+    nothing is said about may come in parts."""
+    layout, named = matched
+    texts_only = len(layout.fields) == 1 and layout.fields[0].kind == "text"
+    rows = read_rows(source, skipped, piece=PIECE if pieces and texts_only else None)
+    if task.unfold is not None:
+        rows = _unfolded(rows, task.unfold, skipped)
+    return schema.examples(rows, layout.fields, named, skipped, convert=layout.values, given=given)
+
+
+def _unfolded(
+    rows: Iterable[Row], unfold: Callable[[Row], Iterable[Row]], skipped: SkipLog
+) -> Iterator[Row]:
+    """The rows that nested ones hold."""
+    for whole in rows:
+        try:
+            yield from unfold(whole)
+        except Flaw as flaw:
+            raw = str(whole.values)
+            skipped.add(flaw.reason, file=whole.file, line=whole.line, detail=flaw.detail, raw=raw)
