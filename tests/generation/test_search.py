@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.errors import BadOption, Mismatch
+from mainspring.generation.choice import draw
 from mainspring.generation.options import GenerationOptions
-from mainspring.generation.search import draw, generate, stream
+from mainspring.generation.search import generate, stream
 
 KINDS = ("plain", "gated")
 ALL = ("plain", "gated", "gpt2", "llama")

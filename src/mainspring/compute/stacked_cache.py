@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from mainspring.core.cache import Cache, LayerCache, moved_places
+from mainspring.core.cache import Cache, LayerCache, grown, moved_places
 from mainspring.core.masks import AttentionMask
 
 
@@ -41,7 +41,7 @@ class StackedCache(Cache):
     def room(self, end: int, like_BKSE: Tensor) -> Tensor:
         """The tensor that holds all, with room for `end` positions of rows such as `like_BKSE`."""
         if self.held is None or end > self.capacity:
-            self.capacity = max(self.capacity, end if self.held is None else 2 * end)
+            self.capacity = max(self.capacity, end if self.held is None else grown(end))
             batch, heads, _, width = like_BKSE.shape
             self.held = self._grown(self.held, (batch, heads, width), like_BKSE)
         return self.held

@@ -108,6 +108,7 @@ def beam_search(
             # Only the best `beams` candidates may finish; the others are there to go on from.
             real = ended.clone()
             real[:, beams:] = False
+            real &= best > -torch.inf  # a banned token ends nothing
             closed = ~hopeful | (found.full & early)
             final = best / tokens**penalty + NONE * ((~real).float() + closed[:, None])
             found.add(final, _grown(ids, parents, newest, length), tokens, real)

@@ -9,6 +9,7 @@ beam search. Which ones apply, in which order and with which arithmetic follows 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from torch import Tensor
 from mainspring.errors import BadOption
 from mainspring.generation.options import GenerationOptions, as_ids
 from mainspring.generation.top import top_k
+
+if TYPE_CHECKING:
+    from mainspring.generation.constrained import Constraint
 
 
 @dataclass(frozen=True)
@@ -246,12 +250,14 @@ def build_processors(
     vocabulary: int,
     encoder_ids: Tensor | None = None,
     pads: Tensor | None = None,
+    constraint: "Constraint | None" = None,
 ) -> list[Processor]:
     """The processors that `options` ask for, in order.
 
     `prompt` is the length of the prompt in tokens, `vocabulary` the number of logits.
     `encoder_ids` are the inputs BS (the prompt itself where there is no encoder), `pads` the
-    number of padding tokens on the left of each prompt.
+    number of padding tokens on the left of each prompt. A `constraint` decides last but for the
+    choice by chance, and no end is forced before it is fulfilled.
     """
     o, eos = options, options.eos_ids
     longest, shortest = o.limits(prompt)
@@ -292,7 +298,7 @@ def build_processors(
         made.append(Suppress(some(eos), below=shortest))
     if o.forced_bos_token_id is not None:
         made.append(Force(known("forced_bos_token_id", [o.forced_bos_token_id]), only_at=1))
-    if o.forced_eos_token_id is not None:
+    if o.forced_eos_token_id is not None and constraint is None:
         ends = known("forced_eos_token_id", as_ids(o.forced_eos_token_id))
         made.append(Force(ends, only_at=longest - 1))
     if o.remove_invalid_values:
@@ -302,9 +308,11 @@ def build_processors(
         made.append(ExponentialDecay(prompt + start, factor, some(eos)))
     if o.suppress_tokens and some(o.suppress_tokens):
         made.append(Suppress(some(o.suppress_tokens)))
+    first = prompt if prompt > 1 or o.forced_bos_token_id is None else prompt + 1
     if o.begin_suppress_tokens and some(o.begin_suppress_tokens):
-        first = prompt if prompt > 1 or o.forced_bos_token_id is None else prompt + 1
         made.append(Suppress(some(o.begin_suppress_tokens), only_at=first))
+    if constraint is not None:
+        made.append(constraint.processor(first, vocabulary, eos, branches=o.num_beams > 1))
     if o.do_sample:
         # A beam must have something to go on with when all the likeliest tokens end it.
         keep = 1 if o.num_beams == 1 else max(2, len(eos) + 1)

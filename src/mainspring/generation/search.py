@@ -15,14 +15,17 @@ import torch
 from torch import Tensor
 
 from mainspring import spec
+from mainspring.core.cache import Cache
 from mainspring.core.model import Transformer
-from mainspring.errors import BadOption
+from mainspring.errors import BadOption, Mismatch
 from mainspring.generation.beam import beam_search
+from mainspring.generation.choice import chooser
+from mainspring.generation.constrained import Constraint
 from mainspring.generation.options import GenerationOptions
 from mainspring.generation.processors import Processor, Written, build_processors, process
+from mainspring.generation.speculative import Draft, check_draft, speculative_steps
 from mainspring.generation.state import State, members, repeated, start, staying
 from mainspring.generation.stopping import Ending, stop_reasons
-from mainspring.generation.top import argmax
 
 Decode = Callable[[list[int]], str]
 
@@ -58,25 +61,33 @@ def generate(
     *,
     decoder_input_ids: Tensor | None = None,
     decode: Decode | None = None,
+    constraint: Constraint | None = None,
+    draft: Draft | None = None,
+    cache: Cache | None = None,
 ) -> Generated:
     """Continues prompts (BT), or writes from an encoder's inputs.
 
     `attention_mask` is 1 at real tokens; prompts of a decoder-only model are padded on the left.
     `decoder_input_ids` (BT) is what an encoder-decoder's output begins with. `on_tokens(rows, ids)`
     is called after each step of greedy decoding and sampling. `decode` turns ids into text and is
-    needed for `stop_strings`. BadOption where the options do not fit the input.
+    needed for `stop_strings`. `constraint` is what the output must fit, `draft` a smaller model
+    that writes ahead, `cache` one that holds the beginning of the prompt already (see `session`).
+    BadOption where the options do not fit the input.
     """
     ending = Ending(options, decode)
     scores = None
     with torch.inference_mode():
-        state, prompt, processors = _begin(
-            model, input_ids, attention_mask, options, decoder_input_ids
+        begun = _begin(
+            model, input_ids, attention_mask, options, decoder_input_ids, constraint, draft, cache
         )
+        prompt = begun.prompt
         if options.num_beams > 1:
-            sequences, tokens, scores = beam_search(state, prompt, options, processors, ending)
+            sequences, tokens, scores = beam_search(
+                begun.state, prompt, options, begun.processors, ending
+            )
         else:
             sequences, tokens = _room(prompt, options)
-            for rows, ids in _steps(state, prompt, options, processors, ending, sequences, tokens):
+            for rows, ids in begun.steps(options, ending, sequences, tokens):
                 if on_tokens is not None:
                     on_tokens(rows, ids)
             sequences = sequences[:, : prompt.shape[1] + int(tokens.max())]
@@ -100,6 +111,9 @@ def stream(
     *,
     decoder_input_ids: Tensor | None = None,
     decode: Decode | None = None,
+    constraint: Constraint | None = None,
+    draft: Draft | None = None,
+    cache: Cache | None = None,
 ) -> Iterator[int]:
     """The new tokens of one input, each as soon as it is chosen; see `generate`."""
     if options.num_beams > 1 or options.num_return_sequences > 1 or len(input_ids) > 1:
@@ -108,10 +122,33 @@ def stream(
             "its first word only at the end"
         )
     ending = Ending(options, decode)
-    state, prompt, processors = _begin(model, input_ids, attention_mask, options, decoder_input_ids)
-    sequences, tokens = _room(prompt, options)
-    for _, ids in _steps(state, prompt, options, processors, ending, sequences, tokens):
+    begun = _begin(
+        model, input_ids, attention_mask, options, decoder_input_ids, constraint, draft, cache
+    )
+    sequences, tokens = _room(begun.prompt, options)
+    for _, ids in begun.steps(options, ending, sequences, tokens):
         yield int(ids)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """All that is there before the prompt is read."""
+
+    state: State
+    prompt: Tensor
+    processors: list[Processor]
+    draft: Draft | None
+    drafting: State | None
+
+    def steps(
+        self, options: GenerationOptions, ending: Ending, sequences: Tensor, tokens: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `_steps`."""
+        what = options, self.processors, ending, sequences, tokens
+        if self.draft is None or self.drafting is None:
+            return _steps(self.state, self.prompt, *what)
+        first = self.prompt.shape[1]
+        return speculative_steps(self.state, self.drafting, self.draft, first, *what)
 
 
 def _begin(
@@ -120,8 +157,13 @@ def _begin(
     attention_mask: Tensor | None,
     options: GenerationOptions,
     decoder_input_ids: Tensor | None,
-) -> tuple[State, Tensor, list[Processor]]:
-    state, prompt = start(model, inputs, attention_mask, options, decoder_input_ids)
+    constraint: Constraint | None,
+    draft: Draft | None,
+    cache: Cache | None,
+) -> _Begun:
+    if cache is not None and (model.encoder is not None or len(inputs) > 1):
+        raise Mismatch("a cache is read on from by one row of a decoder-only model")
+    state, prompt = start(model, inputs, attention_mask, options, decoder_input_ids, cache)
     head = dict(model.spec.heads)["vocabulary"]
     assert isinstance(head, spec.VocabularyHead)
     processors = build_processors(
@@ -130,8 +172,13 @@ def _begin(
         vocabulary=head.vocabulary,
         encoder_ids=None if inputs.is_floating_point() else inputs,
         pads=None if state.keep_BS is None else state.keep_BS.int().argmax(1),
+        constraint=constraint,
     )
-    return state, prompt, processors
+    drafting = None
+    if draft is not None:
+        check_draft(model, draft, options, len(prompt))
+        drafting, _ = start(draft.model, inputs, attention_mask, options, decoder_input_ids)
+    return _Begun(state, prompt, processors, draft, drafting)
 
 
 def _room(prompt: Tensor, options: GenerationOptions) -> tuple[Tensor, Tensor]:
@@ -157,7 +204,7 @@ def _steps(
     After each step gives the numbers of the rows that were written to, and their new ids.
     """
     first, longest, pad = prompt.shape[1], sequences.shape[1], options.pad_id or 0
-    choose = _chooser(options, len(sequences), longest - first, prompt.device)
+    choose = chooser(options, len(sequences), longest - first, prompt.device)
     rows = torch.arange(len(sequences), device=prompt.device)  # which row stands at each place
     ids = torch.empty_like(rows)
     done = torch.zeros_like(rows, dtype=torch.bool)
@@ -165,7 +212,7 @@ def _steps(
 
     # Each prompt is read once; then every sequence of an input goes its own way from there.
     sources = torch.arange(len(prompt), device=prompt.device)
-    logits = state.advance(prompt)
+    logits = state.advance(prompt[:, state.cache.length :])
     if processors:
         scores = logits.to(torch.float32, copy=True)
         logits = process(processors, scores, Written(prompt, sources))
@@ -203,24 +250,3 @@ def _steps(
             places = members(inputs, state.group)
             rows, ids, done = rows[places], ids[places], done[places]
         waiting = bool(done.any())
-
-
-def _chooser(
-    options: GenerationOptions, rows: int, steps: int, device: torch.device
-) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """choose(logits BV, numbers of the rows B, step) -> ids B."""
-    if not options.do_sample:
-        return lambda logits, numbers, step: argmax(logits)
-    generator = None
-    if options.seed is not None:
-        generator = torch.Generator().manual_seed(options.seed)
-    # Every row has its own random numbers from the start: who leaves when changes nothing.
-    chance = torch.rand(rows, steps, dtype=torch.float64, generator=generator).to(device)
-    return lambda logits, numbers, step: draw(logits, chance[numbers, step])
-
-
-def draw(logits: Tensor, chance: Tensor) -> Tensor:
-    """One token of each row with the probabilities softmax(logits): the one at whose place the
-    running sum of probabilities passes `chance` (B, in 0..1, float64)."""
-    sums_BV = logits.float().softmax(-1).cumsum(-1, dtype=torch.float64)
-    return torch.searchsorted(sums_BV, (chance * sums_BV[:, -1])[:, None], right=True).squeeze(1)

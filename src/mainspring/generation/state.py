@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mainspring.core.cache import Cache
 from mainspring.core.model import Transformer
 from mainspring.errors import BadOption, Mismatch
 from mainspring.generation.options import GenerationOptions, as_ids
+
+ROOM = 1024  # positions a cache has room for at first, at most: it grows in steps
 
 
 class State:
@@ -24,11 +27,12 @@ class State:
         device: torch.device,
         memory_BSD: Tensor | None = None,
         memory_keep_BS: Tensor | None = None,
+        cache: Cache | None = None,
     ):
         self.model, self.group = model, 1
         self.memory_BSD, self.memory_keep_BS = memory_BSD, memory_keep_BS
         self.keep_BS: Tensor | None = None
-        self.cache = model.new_cache(capacity)
+        self.cache = model.new_cache(min(capacity, ROOM)) if cache is None else cache
         self.capacity, self.device = capacity, device
 
     def pad(self, keep_BT: Tensor) -> None:
@@ -38,6 +42,10 @@ class State:
 
     def advance(self, ids_BT: Tensor) -> Tensor:
         """Reads the next tokens and gives the logits BV of the one to follow."""
+        return self.read(ids_BT, 1)[:, 0]
+
+    def read(self, ids_BT: Tensor, last: int) -> Tensor:
+        """Reads the next tokens; logits BTV of what follows each of the `last` ones."""
         start = self.cache.length
         keep_BS = at_BT = None
         if self.keep_BS is not None:
@@ -52,7 +60,7 @@ class State:
             cache=self.cache,
             at_BT=at_BT,
         )
-        return self.model.read("vocabulary", x_BTD[:, -1:])[:, 0]
+        return self.model.read("vocabulary", x_BTD[:, -last:])
 
     def widen(self, times: int) -> None:
         """Every row becomes `times` rows that go on from it."""
@@ -111,8 +119,12 @@ def start(
     attention_mask: Tensor | None,
     options: GenerationOptions,
     decoder_input_ids: Tensor | None = None,
+    cache: Cache | None = None,
 ) -> tuple[State, Tensor]:
-    """(the state before the prompt is read, the prompt's ids BT)."""
+    """(the state before the prompt is read, the prompt's ids BT).
+
+    A `cache` that holds the beginning of the one prompt already is read on from.
+    """
     if model.training:
         raise Mismatch("the model is in training mode, with dropout; call `model.eval()` first")
     if model.decoder is None or "vocabulary" not in model.heads:
@@ -129,7 +141,7 @@ def start(
         keep = None  # nothing is hidden: no mask to build at every step
     capacity = longest - 1  # the last token is written and never read
     if model.encoder is None:
-        state = State(model, capacity, prompt.device)
+        state = State(model, capacity, prompt.device, cache=cache)
         if keep is not None:
             state.pad(keep)
     else:
