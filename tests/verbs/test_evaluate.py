@@ -12,8 +12,8 @@ import nano
 from mainspring import events
 from mainspring.errors import BadData, BadOption, Mismatch
 from mainspring.text import sentence_texts
-from mainspring.verbs import scoring
 from mainspring.verbs.evaluation import Evaluation
+from mainspring.verbs.opening import Opened
 
 NAMES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 
@@ -180,16 +180,16 @@ def test_predictions_are_written_as_they_are_made(
     """By the time the last rows are predicted the first ones are on the disk."""
     many = nano.write_jsonl(nano.pairs(40, seed=2), tmp_path / "many.jsonl")
     written: list[int] = []
-    real = scoring.predict
+    real = Opened.predict
 
-    def predict(bundle: Any, texts: Any, settings: Any, show: Any) -> Any:
-
-        for prediction in real(bundle, texts, replace(settings, chunk=8), show):
+    def predict(self: Opened, rows: Any, show: Any) -> Any:
+        small = replace(self, how=replace(self.how, chunk=8))
+        for prediction in real(small, rows, show):
             file = tmp_path / "out" / "predictions.jsonl"
             written.append(len(file.read_bytes().splitlines()))
             yield prediction
 
-    monkeypatch.setattr(scoring, "predict", predict)
+    monkeypatch.setattr(Opened, "predict", predict)
     evaluate(trained, many, out=tmp_path / "out", max_new_tokens=2)
     assert len(written) == 40
     assert written == list(range(40))
@@ -206,7 +206,7 @@ def test_of_a_folder_the_test_split_is_scored(trained: Path, tmp_path: Path) -> 
 
 
 def test_what_cannot_be_scored(trained: Path, test_rows: Path, tmp_path: Path) -> None:
-    with pytest.raises(Mismatch, match="`pretrain` has no metric on generated text"):
+    with pytest.raises(Mismatch, match="`pretrain` has no metric"):
         mainspring.evaluate("pretrain", test_rows, model=str(trained))
     bare = nano.write_jsonl([{"article": "Quiet river."}], tmp_path / "bare.jsonl")
     with pytest.raises(BadData, match=r"bare\.jsonl: no column for the target"):
