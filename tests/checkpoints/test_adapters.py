@@ -119,7 +119,7 @@ def test_ours_opens_in_peft(peft, name, number, tmp_path):
     assert_alike(bundle, theirs.eval())
     # None more and none fewer than ours.
     adapted = {n for n, m in theirs.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
-    assert len(adapted) == len(lora.places)
+    assert len(adapted) == len(lora.parts)
     merged = load(tmp_path / "adapter")
     assert_alike(merged, theirs)
     lora.merge()

@@ -6,9 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from mainspring import spec
-from mainspring.compute import linear
+from mainspring.compute import copies
 from mainspring.compute.copies import ComputeCopy
-from mainspring.compute.feed_forward import ReluFeedForward
+from mainspring.compute.feed_forward import (
+    ReluFeedForward,
+    SmoothFeedForward,
+    expanding_leaves,
+    is_smooth,
+)
 from mainspring.compute.linear import CopiedLinear, FusedProjections
 from mainspring.compute.residual import ResidualStep, rms_norm
 from mainspring.core.attention import QueryKeyValue
@@ -45,10 +50,10 @@ def test_linear(bias, shape):
 @pytest.mark.parametrize("long", [1, 1024])
 @pytest.mark.parametrize("wide", [(7, 300), (300, 7)])
 def test_weight_gradient(long, wide, monkeypatch):
-    monkeypatch.setattr(linear, "LONG", long)
+    monkeypatch.setattr(copies, "LONG", long)
     torch.manual_seed(0)
     dy, x = torch.randn(520, wide[0]), torch.randn(520, wide[1])
-    torch.testing.assert_close(linear.weight_gradient(dy, x), dy.t() @ x)
+    torch.testing.assert_close(copies.weight_gradient(dy, x), dy.t() @ x)
 
 
 @pytest.mark.parametrize("biases", ["", "qkv", "qv"])
@@ -148,3 +153,21 @@ def test_a_copy_follows_its_weights():
     assert not torch.equal(copy.weight(), before)
     assert torch.equal(copy.weight(), leaf.weight.bfloat16())
     assert F.linear(torch.ones(1, 3), leaf.weight).shape == (1, 2)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("dtype,tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_smooth_feed_forward(gated, activation, dtype, tolerance):
+    torch.manual_seed(0)
+    core = FeedForward(spec.FeedForward(24, activation, gated, bias=not gated), 10)
+    assert is_smooth(core)
+    wide = ComputeCopy(expanding_leaves(core), dtype)
+    fast = SmoothFeedForward(core, wide, ComputeCopy([core.down], dtype))
+    assert list(fast.state_dict()) == list(core.state_dict())
+    compare(fast, core, torch.randn(3, 200, 10), lambda m, x: m(x), tolerance)
+
+
+def test_feed_forwards_that_stay_with_the_core():
+    assert not is_smooth(FeedForward(spec.FeedForward(24, "relu"), 10))
+    assert not is_smooth(FeedForward(spec.FeedForward(24, "silu", dropout=0.1), 10))

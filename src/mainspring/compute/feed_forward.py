@@ -1,17 +1,54 @@
-"""The ReLU feed-forward network for training: both products, ReLU and dropout in one function.
+"""Feed-forward networks for training: both products and what is between them in one function.
 
-One hidden tensor is kept. It is zero where ReLU or dropout made it so, and the gradient is zero at
-the same places: it is its own mask.
+With ReLU one hidden tensor is kept. It is zero where ReLU or dropout made it so, and the gradient
+is zero at the same places: it is its own mask. With smooth activations, plain or gated, the inputs
+of the activation are kept, and the hidden tensor is made again, a few rows at a time, which stay in
+a core's cache.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mainspring.compute.copies import ComputeCopy
 from mainspring.compute.dropout import LANES, PIECE, Draw, kept_scale
-from mainspring.compute.linear import parameter_gradients
-from mainspring.core.feed_forward import FeedForward
+from mainspring.core.feed_forward import ACTIVATIONS, FeedForward, GatedUp
+
+ROWS = 256  # rows handled at a time
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """An activation and its gradient, each into a tensor that is there: `forward(x, out)` and
+    `backward(dy, x, out)`."""
+
+    forward: Callable[[Tensor, Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _gelu(approximate: str) -> Smooth:
+    return Smooth(
+        lambda x, out: aten.gelu.out(x, approximate=approximate, out=out),
+        lambda dy, x, out: aten.gelu_backward.grad_input(
+            dy, x, approximate=approximate, grad_input=out
+        ),
+    )
+
+
+SMOOTH: dict[Callable[[Tensor], Tensor], Smooth] = {
+    F.silu: Smooth(
+        lambda x, out: aten.silu.out(x, out=out),
+        lambda dy, x, out: aten.silu_backward.grad_input(dy, x, grad_input=out),
+    ),
+    F.gelu: _gelu("none"),
+    ACTIVATIONS["gelu_tanh"]: _gelu("tanh"),
+}
 
 
 def drop_(x: Tensor, share: float) -> Tensor:
@@ -23,41 +60,45 @@ def drop_(x: Tensor, share: float) -> Tensor:
     return x
 
 
-class _FeedForward(torch.autograd.Function):
+class _ReluFeedForward(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
         ctx, x: Tensor, up: ComputeCopy, down: ComputeCopy, share: float, *parameters: Tensor
     ) -> Tensor:
-        hidden = torch.nn.functional.linear(x, up.weight(), up.bias()).relu_()
+        wide, kept_up = up.multiply(x)
+        hidden = wide.relu_()
+        scale = kept_scale(share) if share else 1.0
+        # What dropout keeps is scaled after the second product, where there is less of it, but
+        # before a bias.
+        ctx.after, ctx.before = (scale, 1.0) if down.bias() is None else (1.0, scale)
         if share:
-            drop_(hidden, share)
-        y = hidden @ down.weight().t()
-        if share:
-            y.mul_(kept_scale(share))
-        bias = down.bias()
-        ctx.save_for_backward(x, hidden)
-        ctx.up, ctx.down, ctx.share = up, down, share
-        return y if bias is None else y.add_(bias)
+            hidden = drop_(hidden.contiguous(), share)
+        if ctx.before != 1.0:
+            hidden.mul_(ctx.before)
+        y, kept_down = down.multiply(hidden)
+        if ctx.after != 1.0:
+            y.mul_(ctx.after)
+        ctx.save_for_backward(x, hidden, *kept_up, *kept_down)
+        ctx.up, ctx.down, ctx.ups = up, down, len(kept_up)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
-        x, hidden = ctx.saved_tensors
+        x, hidden, *kept = ctx.saved_tensors
         wants_x, _, _, _, *wants = ctx.needs_input_grad
+        kept_up, kept_down = kept[: ctx.ups], kept[ctx.ups :]
         ups = len(ctx.up.parameters)
-        scale = kept_scale(ctx.share) if ctx.share else 1.0
-        scaled = dy.contiguous() if scale == 1.0 else dy * scale
-        ddown: list[Tensor | None] = [None] * (len(wants) - ups)
-        if any(wants[ups:]):
-            ddown = parameter_gradients(ctx.down, scaled, hidden, wants[ups:])
-            if scale != 1.0 and len(ddown) > 1 and wants[-1]:
-                ddown[-1] = dy.flatten(0, -2).sum(0, dtype=torch.float32)
-        dhidden = scaled @ ctx.down.weight()
+        dy = dy.contiguous() if ctx.after == 1.0 else dy * ctx.after
+        low = ctx.down.low_gradient(dy)
+        ddown = ctx.down.gradients(dy, low, hidden, kept_down, wants[ups:])
+        dhidden = ctx.down.input_gradient(dy, low, kept_down)
+        if ctx.before != 1.0:
+            dhidden.mul_(ctx.before)
         torch.ops.aten.threshold_backward.grad_input(dhidden, hidden, 0, grad_input=dhidden)
-        dup: list[Tensor | None] = [None] * ups
-        if any(wants[:ups]):
-            dup = parameter_gradients(ctx.up, dhidden, x, wants[:ups])
-        dx = dhidden @ ctx.up.weight() if wants_x else None
+        low = ctx.up.low_gradient(dhidden)
+        dup = ctx.up.gradients(dhidden, low, x, kept_up, wants[:ups])
+        dx = ctx.up.input_gradient(dhidden, low, kept_up) if wants_x else None
         return dx, None, None, None, *dup, *ddown
 
 
@@ -73,4 +114,87 @@ class ReluFeedForward(nn.Module):
         up, down = self.up_copy, self.down_copy
         share = self.dropout.p if self.training else 0.0
         x = x.to(up.dtype)
-        return _FeedForward.apply(x, up, down, share, *up.parameters, *down.parameters)
+        return _ReluFeedForward.apply(x, up, down, share, *up.parameters, *down.parameters)
+
+
+class _SmoothFeedForward(torch.autograd.Function):
+    """down(activation(up x)), or with a gate down(activation(gate x) * up x)."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, x: Tensor, up: ComputeCopy, down: ComputeCopy, smooth: Smooth, *parameters: Tensor
+    ) -> Tensor:
+        wide, kept_up = up.multiply(x)
+        wide_NF = wide.flatten(0, -2)
+        hidden_NF = wide_NF.new_empty(len(wide_NF), down.leaves[0].in_features)
+        for wide_RF, hidden_RF in zip(wide_NF.split(ROWS), hidden_NF.split(ROWS), strict=True):
+            gate_RF, *others = wide_RF.split(hidden_RF.shape[1], 1)
+            smooth.forward(gate_RF, hidden_RF)
+            for other_RF in others:
+                hidden_RF.mul_(other_RF)
+        y, kept_down = down.multiply(hidden_NF)
+        ctx.save_for_backward(x, wide_NF, *kept_up, *kept_down)
+        ctx.up, ctx.down, ctx.smooth, ctx.ups = up, down, smooth, len(kept_up)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
+        x, wide_NF, *kept = ctx.saved_tensors
+        up, down, smooth = ctx.up, ctx.down, ctx.smooth
+        kept_up, kept_down = kept[: ctx.ups], kept[ctx.ups :]
+        wants_x, _, _, _, *wants = ctx.needs_input_grad
+        ups = len(up.parameters)
+        dy_ND = dy.flatten(0, -2).contiguous()
+        low = down.low_gradient(dy_ND)
+        dhidden_NF = down.input_gradient(dy_ND, low, kept_down)
+        # What the second product had is wanted again only where its weights learn.
+        hidden_NF = torch.empty_like(dhidden_NF) if any(wants[ups:]) else None
+        dwide_NF = wide_NF.new_empty(wide_NF.shape)
+        scratch_RF = dhidden_NF.new_empty(min(ROWS, len(dhidden_NF)), dhidden_NF.shape[1])
+        for at in range(0, len(wide_NF), ROWS):
+            rows = slice(at, at + ROWS)
+            d_RF = dhidden_NF[rows]
+            gate_RF, *others = wide_NF[rows].split(d_RF.shape[1], 1)
+            dgate_RF, *dothers = dwide_NF[rows].split(d_RF.shape[1], 1)
+            active_RF = smooth.forward(gate_RF, scratch_RF[: len(d_RF)])
+            for other_RF, dother_RF in zip(others, dothers, strict=True):
+                torch.mul(d_RF, active_RF, out=dother_RF)
+                d_RF.mul_(other_RF)
+                active_RF.mul_(other_RF)
+            smooth.backward(d_RF, gate_RF, dgate_RF)
+            if hidden_NF is not None:
+                hidden_NF[rows] = active_RF
+        ddown = down.gradients(dy_ND, low, hidden_NF, kept_down, wants[ups:])
+        low = up.low_gradient(dwide_NF)
+        dup = up.gradients(dwide_NF, low, x.flatten(0, -2), kept_up, wants[:ups])
+        dx = up.input_gradient(dwide_NF, low, kept_up).view(x.shape) if wants_x else None
+        return dx, None, None, None, *dup, *ddown
+
+
+class SmoothFeedForward(nn.Module):
+    """In the place of a `FeedForward` without dropout whose activation is in `SMOOTH`."""
+
+    def __init__(self, old: FeedForward, up: ComputeCopy, down: ComputeCopy):
+        super().__init__()
+        self.expand, self.dropout, self.down = old.expand, old.dropout, old.down
+        self.up_copy, self.down_copy = up, down
+        self.smooth = SMOOTH[old.expand.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        up, down = self.up_copy, self.down_copy
+        x = x.to(up.dtype)
+        parameters = *up.parameters, *down.parameters
+        return _SmoothFeedForward.apply(x, up, down, self.smooth, *parameters)
+
+
+def is_smooth(old: FeedForward) -> bool:
+    """Whether `SmoothFeedForward` can take its place."""
+    return old.expand.activation in SMOOTH and old.dropout.p == 0.0
+
+
+def expanding_leaves(old: FeedForward) -> list[nn.Linear]:
+    """The linear leaves before the activation: one, or the gate and what it gates."""
+    if isinstance(old.expand, GatedUp):
+        return [old.expand.gate, old.expand.up]
+    return [old.expand.up]

@@ -93,14 +93,8 @@ class Lora:
         self, model: Transformer, family: Family, config: AdapterConfig, heads: tuple[str, ...]
     ):
         self.model, self.family, self.config, self.heads = model, family, config, heads
-        self.places: list[Place] = []
+        self.parts: dict[Place, LowRank] = {}
         self._learned = {p: p.requires_grad for p in model.parameters()}
-
-    def leaf(self, at: Place) -> LoraLinear:
-        """The first layer of a place, which owns its factors."""
-        leaf = self.model.get_submodule(at.leaves[0])
-        assert isinstance(leaf, LoraLinear)
-        return leaf
 
     def put(self, at: Place, factors: Factors) -> None:
         a, b, scale = factors
@@ -118,14 +112,13 @@ class Lora:
             new = LoraLinear(old, part, rows, owns=first == 0)
             place(self.model, name, new.train(old.training))
             first = rows.stop
-        self.places.append(at)
+        self.parts[at] = part
 
     def adapter(self) -> Adapter:
         """The weights as they are now, under the names of the family's checkpoints. They are the
         parameters themselves, not copies."""
         factors = {}
-        for at in self.places:
-            part = self.leaf(at).part
+        for at, part in self.parts.items():
             factors[at.module] = Factors(part.a.detach(), part.b.detach(), part.scale)
         ours = self.model.state_dict()
         kept = [
@@ -160,7 +153,7 @@ class Lora:
         self._forget()
 
     def _forget(self) -> None:
-        self.places.clear()
+        self.parts.clear()
         for parameter, learned in self._learned.items():
             parameter.requires_grad_(learned)
 

@@ -50,7 +50,8 @@ class _NormFork(torch.autograd.Function):
         width = x.shape[-1]
         x_ND, dy_ND = x.reshape(-1, width), dy.reshape(-1, width)
         dskip_ND = None if dskip is None else dskip.reshape(-1, width)
-        dx_ND, dweight = torch.empty_like(x_ND), torch.zeros_like(weight)
+        dx_ND = torch.empty_like(x_ND)
+        dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         scratch = [x_ND.new_empty(min(ROWS, len(x_ND)), width) for _ in range(3)]
         for at in range(0, len(x_ND), ROWS):
             rows = slice(at, at + ROWS)
@@ -58,7 +59,8 @@ class _NormFork(torch.autograd.Function):
             unit, d, product = (part[: len(factor)] for part in scratch)
             torch.mul(x_ND[rows], factor, out=unit)
             torch.mul(d.copy_(dy_ND[rows]), unit, out=product)
-            dweight += product.sum(0)
+            if dweight is not None:
+                dweight += product.sum(0)
             inner_N1 = (product @ weight)[:, None].div_(width)
             d.mul_(weight).addcmul_(unit, inner_N1, value=-1.0)
             if dskip_ND is None:
@@ -115,7 +117,7 @@ def rms_norm(x: Tensor, norm: nn.RMSNorm, dtype: torch.dtype) -> tuple[Tensor, T
 
 def add_dropped(x: Tensor, y: Tensor, share: float) -> Tensor:
     """x + dropout(y), in x's type."""
-    return _AddDropped.apply(x, y.contiguous(), share)
+    return _AddDropped.apply(x, y.contiguous() if share else y, share)
 
 
 class ResidualStep(nn.Module):

@@ -25,12 +25,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mainspring.compute.adapted import AdaptedCopy
 from mainspring.compute.attention import training_attend
+from mainspring.compute.causal import CausalSelfAttention
 from mainspring.compute.copies import ComputeCopy
 from mainspring.compute.dropout import Dropout
-from mainspring.compute.feed_forward import ReluFeedForward
+from mainspring.compute.feed_forward import (
+    ReluFeedForward,
+    SmoothFeedForward,
+    expanding_leaves,
+    is_smooth,
+)
 from mainspring.compute.hardware import detect
 from mainspring.compute.linear import CopiedLinear, FusedProjections
+from mainspring.compute.lora import LoraLinear
 from mainspring.compute.residual import NarrowRMSNorm, ResidualStep
 from mainspring.compute.swap import swap
 from mainspring.core.attention import (
@@ -93,7 +101,8 @@ class TrainingModel:
 
     def copy(self, *leaves: nn.Linear) -> ComputeCopy:
         """A bfloat16 copy of the leaves' weights, to be refreshed with the others."""
-        made = ComputeCopy(leaves, torch.bfloat16)
+        adapted = any(isinstance(leaf, LoraLinear) for leaf in leaves)
+        made = (AdaptedCopy if adapted else ComputeCopy)(leaves, torch.bfloat16)
         self.copies.append(made)
         return made
 
@@ -150,8 +159,8 @@ def _narrow(stack: nn.Module, prepared: TrainingModel) -> None:
     """bfloat16 parts in the places of the core's."""
 
     def plain(*leaves: nn.Module) -> bool:
-        """Bare linear leaves: another instrument's (an adapter's) are left alone."""
-        return all(type(leaf) is nn.Linear for leaf in leaves)
+        """Bare linear leaves, or such with adapters: any other instrument's are left alone."""
+        return all(type(leaf) in (nn.Linear, LoraLinear) for leaf in leaves)
 
     def make(name: str, old: nn.Module) -> nn.Module | None:
         """What takes the place of `old`; None where it stays and its insides are looked at."""
@@ -162,6 +171,9 @@ def _narrow(stack: nn.Module, prepared: TrainingModel) -> None:
                 return FusedProjections(old, prepared.copy(old.k, old.v))
             case FeedForward(expand=Up(activation=F.relu, up=up), down=down) if plain(up, down):
                 return ReluFeedForward(old, prepared.copy(up), prepared.copy(down))
+            case FeedForward() if is_smooth(old) and plain(*expanding_leaves(old), old.down):
+                wide = prepared.copy(*expanding_leaves(old))
+                return SmoothFeedForward(old, wide, prepared.copy(old.down))
             case nn.Linear() if plain(old):
                 return CopiedLinear(old, prepared.copy(old))
             case nn.RMSNorm():
@@ -179,10 +191,21 @@ def _narrow(stack: nn.Module, prepared: TrainingModel) -> None:
         return new is not None
 
     prepared.undo.append(swap(stack, matches, lambda name, _: made[name]).undo)
+    prepared.undo.append(swap(stack, _is_fused_attention, _causal).undo)
     for module in stack.modules():
         if isinstance(module, SelfAttention | CrossAttention) and module.attend is attend:
             module.attend = training_attend
             prepared.undo.append(partial(setattr, module, "attend", attend))
+
+
+def _is_fused_attention(name: str, module: nn.Module) -> bool:
+    return type(module) is SelfAttention and isinstance(module.qkv, FusedProjections)
+
+
+def _causal(name: str, old: nn.Module) -> nn.Module:
+    assert isinstance(old, SelfAttention) and isinstance(old.qkv, FusedProjections)
+    queries, keys, _ = old.qkv.copy.rows
+    return CausalSelfAttention(old, (queries // old.head_width, keys // old.head_width))
 
 
 def _widen_heads(model: Transformer, prepared: TrainingModel) -> None:
@@ -199,6 +222,8 @@ def _sparse_table_gradients(model: Transformer, prepared: TrainingModel) -> None
     """
     for table in model.tables.values():
         assert isinstance(table, nn.Embedding)
+        if not table.weight.requires_grad:
+            continue
         table.sparse = True
         hook = table.weight.register_post_accumulate_grad_hook(_dense_gradient)
         prepared.undo += [hook.remove, partial(setattr, table, "sparse", False)]
