@@ -16,8 +16,8 @@ SPACELESS = (
     "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af"
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
-_SPACELESS = re.compile(f"[{SPACELESS}]")
-_KANA = re.compile("[\u3040-\u30ff]")
+SPACELESS_CHARACTER = re.compile(f"[{SPACELESS}]")
+KANA = re.compile("[\u3040-\u30ff]")
 
 
 def language_of(text: str) -> str:
@@ -29,10 +29,10 @@ def language_of(text: str) -> str:
     if sample.isascii():
         return "en"
     letters = sum(character.isalpha() for character in sample)
-    spaceless = len(_SPACELESS.findall(sample))
+    spaceless = len(SPACELESS_CHARACTER.findall(sample))
     if spaceless * 4 < letters or not spaceless:
         return "en"
-    return "ja" if len(_KANA.findall(sample)) * 10 > spaceless else "zh"
+    return "ja" if len(KANA.findall(sample)) * 10 > spaceless else "zh"
 
 
 def sentences(text: str, language: str | None = None) -> list[tuple[int, int]]:

@@ -6,18 +6,21 @@ from typing import Any
 
 Statistics = dict[str, float]
 
+ROWS = "rows"
+
 
 @dataclass(frozen=True)
 class Metric:
     """How predictions are scored.
 
     `score_rows(predictions, references, kind)` gives for each row its statistics by name: numbers
-    whose means over a set are all that its scores depend on. `combine(means)` makes the scores of
-    them, 0..100 where they are shares; where the statistics are scores themselves (a mean of rows)
-    there is none. `kind` names the way texts are compared, which `choose_kind(references)` picks
-    for a data set, and `signature(kind)` says exactly what was computed. `baselines` are
-    predictions that need no model: functions of a row's inputs and of what the setup of a model
-    says of its training data, by name.
+    whose means over a set, and the number of its rows, are all that its scores depend on.
+    `combine(means)` makes the scores of them (the number is the entry `rows`), 0..100 where they
+    are shares; where the statistics are scores themselves (a mean of rows) there is none. `kind`
+    names the way texts are compared, which `choose_kind(references)` picks for a data set, and
+    `signature(kind)` says exactly what was computed. `baselines` are predictions that need no
+    model: functions of a row's inputs and of what the setup of a model says of its training data,
+    by name.
     """
 
     score_rows: Callable[[Sequence[Any], Sequence[Any], str], list[Statistics]]
@@ -32,4 +35,4 @@ class Metric:
         """The scores of a set of rows."""
         names = dict.fromkeys(name for row in rows for name in row)
         means = {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in names}
-        return means if self.combine is None else self.combine(means)
+        return means if self.combine is None else self.combine({**means, ROWS: len(rows)})

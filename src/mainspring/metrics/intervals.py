@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mainspring.errors import BadOption
+from mainspring.metrics import ROWS
 
 RESAMPLES = 1000
 SHUFFLES = 9999
@@ -88,7 +89,7 @@ def score_intervals(
     rows: Rows, combine: Combine, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> dict[str, tuple[float, float]]:
     """As `interval`, for each score that `combine` makes of the means of the rows' statistics."""
-    names, table = _table(rows)
+    names, table = _table(rows, len(rows))
     found = _combined(combine, names, _resampled_means(table, seed, resamples))
     tail = 50 * (1 - level)
     return {
@@ -103,7 +104,7 @@ def compare_scores(
     """As `compare`, for each score that `combine` makes of the means of the rows' statistics."""
     if len(a) != len(b):
         raise BadOption(f"a paired test needs equal rows, not {len(a)} and {len(b)}")
-    names, both = _table([*a, *b])
+    names, both = _table([*a, *b], len(a))
     first, second = both[: len(a)], both[len(a) :]
     scores = [_combined(combine, names, t.mean(0, keepdims=True)) for t in (first, second)]
     resampled = [
@@ -130,13 +131,14 @@ def compare_scores(
     return found
 
 
-def _table(rows: Rows) -> tuple[list[str], np.ndarray]:
-    """The names of the statistics, and rows x statistics; what a row does not have is 0."""
+def _table(rows: Rows, count: int) -> tuple[list[str], np.ndarray]:
+    """The names of the statistics, and rows x statistics; what a row does not have is 0. The last
+    is the `count` of a set's rows."""
     if not rows:
         raise BadOption("an interval needs at least one row")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    values = [[row.get(name, 0.0) for name in names] for row in rows]
-    return names, np.array(values, dtype=np.float64)
+    values = [[*(row.get(name, 0.0) for name in names), count] for row in rows]
+    return [*names, ROWS], np.array(values, dtype=np.float64)
 
 
 def _resampled_means(table: np.ndarray, seed: int, resamples: int) -> np.ndarray:
