@@ -23,6 +23,7 @@ COMMANDS = {
         "apply a model to texts, files, folders, tables or stdin",
     ),
     "evaluate": ("mainspring.verbs.evaluate:evaluate", "score a model, with baseline and interval"),
+    "get": ("mainspring.verbs.get:get", "fetch a small pretrained model: starter, minilm"),
     "tasks": ("mainspring.verbs.listing:tasks", "the tasks, and the columns their data may have"),
     "models": ("mainspring.verbs.listing:models", "the families of models, and what is on disk"),
     "doctor": ("mainspring.verbs.doctor:doctor", "what this machine has, and what follows from it"),

