@@ -50,3 +50,10 @@ def test_what_is_not_known_is_said_or_left_out() -> None:
     assert "## Limits" in text
     assert "trained from scratch" in card_text(Card(name="x", task="pretrain"))
     assert "trained" not in card_text(Card(name="x")).split("## Limits")[0]
+
+
+def test_an_adapter_says_what_it_is_and_belongs_to() -> None:
+    text = card_text(Card(name="x", task="generate", base_model="a/model", adapter=True))
+    header = ModelCard(text).data
+    assert header.library_name == "peft" and header.base_model == "a/model"
+    assert "A LoRA adapter for the task `generate`, fine-tuned from `a/model`" in text

@@ -12,6 +12,7 @@ from mainspring.compute.adapted import AdaptedCopy
 from mainspring.compute.feed_forward import SmoothFeedForward
 from mainspring.compute.linear import CopiedLinear
 from mainspring.compute.lora import LoraLinear, LowRank, attach, merge_adapters
+from mainspring.compute.precision import prepare
 from mainspring.compute.training import prepare_for_training
 from mainspring.core.model import Transformer
 from mainspring.testing import tiny, tiny_inputs
@@ -257,3 +258,13 @@ def test_an_optimizer_learns_by_the_adapter_alone(name):
         learned = loss(model)
         merge_adapters(model)
         torch.testing.assert_close(loss(model), learned, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_a_model_prepared_for_inference_keeps_what_the_adapter_does(name):
+    model = adapted(name)
+    with torch.no_grad():
+        before = model(**tiny_inputs(model)).last_hidden_state
+        prepare(model, "float32")
+        after = model(**tiny_inputs(model)).last_hidden_state
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)

@@ -51,3 +51,14 @@ def test_the_backward_pass_can_run_twice():
     nats = token_nats(hidden, weight, torch.randint(0, 7, (2, 3)))
     first = torch.autograd.grad(nats.sum(), hidden, retain_graph=True)[0]
     assert torch.equal(torch.autograd.grad(nats.sum(), hidden)[0], first)
+
+
+def test_a_frozen_table_gets_no_gradient_and_changes_no_other():
+    torch.manual_seed(0)
+    hidden = torch.randn(2, 3, 4, requires_grad=True)
+    weight, bias = torch.randn(7, 4, requires_grad=True), torch.randn(7)
+    labels = torch.randint(0, 7, (2, 3))
+    learning = token_nats(hidden, weight, labels, bias_V=bias).sum()
+    (expected, _) = torch.autograd.grad(learning, [hidden, weight])
+    frozen = token_nats(hidden, weight.detach(), labels, bias_V=bias).sum()
+    assert torch.equal(torch.autograd.grad(frozen, hidden)[0], expected)

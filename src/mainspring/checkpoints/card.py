@@ -22,6 +22,7 @@ class Card:
     """What a model card says. Scores are metric name -> value; what is not known is left out.
 
     `license` and `data_license` are SPDX names in lower case; unknown ones are said to be so.
+    `adapter` says that this is not a whole model but a change of `base_model`.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Card:
     license: str | None = None
     data_license: str | None = None
     limits: tuple[str, ...] = ()
+    adapter: bool = False
 
 
 def card_text(card: Card) -> str:
@@ -53,7 +55,7 @@ def card_text(card: Card) -> str:
 def _header(card: Card) -> str:
     """YAML in its JSON subset, so that no value needs quoting rules of its own."""
     fields: dict[str, Any] = {
-        "library_name": "transformers",
+        "library_name": "peft" if card.adapter else "transformers",
         "tags": ["mainspring"],
         "pipeline_tag": PIPELINE_TAGS.get(card.task or ""),
         "language": list(card.languages),
@@ -72,7 +74,8 @@ def _is_hub_name(name: str | None) -> bool:
 
 
 def _opening(card: Card) -> str:
-    does = f"A model for the task `{card.task}`" if card.task else "A model"
+    what = "A LoRA adapter" if card.adapter else "A model"
+    does = f"{what} for the task `{card.task}`" if card.task else what
     origin = f"fine-tuned from `{card.base_model}`" if card.base_model else "trained from scratch"
     sentences = [f"{does}, {origin}." if card.task or card.base_model else f"{does}."]
     if card.data:
@@ -80,10 +83,13 @@ def _opening(card: Card) -> str:
         sentences.append(f"Data: `{card.data}`{rows}.")
     if card.parameters is not None:
         sentences.append(f"{card.parameters:,} parameters.")
-    sentences.append(
-        f"Saved by Mainspring {__version__}; an ordinary checkpoint that `mainspring.load` and "
-        "`transformers` both open."
+    kind = (
+        "an adapter in PEFT's format, which `mainspring.load` opens with its base model merged in, "
+        "and PEFT on top of it."
+        if card.adapter
+        else "an ordinary checkpoint that `mainspring.load` and `transformers` both open."
     )
+    sentences.append(f"Saved by Mainspring {__version__}; {kind}")
     return " ".join(sentences)
 
 

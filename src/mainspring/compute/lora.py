@@ -27,6 +27,7 @@ from mainspring.checkpoints.adapters import (
     write_adapter,
 )
 from mainspring.checkpoints.bundle import Bundle
+from mainspring.checkpoints.card import Card, card_text
 from mainspring.checkpoints.config import CONFIG, json_text
 from mainspring.compute.swap import place
 from mainspring.core.model import Transformer
@@ -131,6 +132,10 @@ class Lora:
     def save(self, folder: str | Path, bundle: Bundle, card: str | None = None) -> None:
         """Writes the adapter into `folder`, whole or not at all, with the bundle's tokenizer and
         small files. `card` is the text of README.md."""
+        if card is None:
+            learned = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            name, base = Path(folder).name, self.config.base
+            card = card_text(Card(name, base_model=base, parameters=learned, adapter=True))
 
         def weights(draft: Path) -> None:
             spelling = Spelling(self.family, self.model)

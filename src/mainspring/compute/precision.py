@@ -20,6 +20,7 @@ from mainspring.compute import packed
 from mainspring.compute.decoder import StepDecoder
 from mainspring.compute.encoder import GroupedEncoder
 from mainspring.compute.hardware import Hardware, detect
+from mainspring.compute.lora import merge_adapters
 from mainspring.compute.norms import NarrowLayerNorm, NarrowRMSNorm, WideEmbedding
 from mainspring.compute.projections import (
     Int8Projection,
@@ -78,11 +79,12 @@ def choose(precision: str, hardware: Hardware, device: torch.device) -> Precisio
 def prepare(
     model: Transformer, precision: str = "auto", hardware: Hardware | None = None
 ) -> Prepared:
-    """Changes `model`, in place, into one for inference.
+    """Changes `model`, in place, into one for inference. Adapters are merged into its weights.
 
     The original weights are let go one by one, so that memory never holds two models. `hardware`
     is what `hardware.detect` found unless given.
     """
+    merge_adapters(model)
     device = next(model.parameters()).device
     hardware = hardware or detect()
     chosen = choose(precision, hardware, device)

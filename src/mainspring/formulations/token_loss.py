@@ -45,8 +45,9 @@ class _TokenNats(torch.autograd.Function):
     def backward(ctx, dnats_N: Tensor):  # type: ignore[no-untyped-def]
         x_ND, weight_VD, narrow_VD, bias_V, labels_N, kept_NV = ctx.saved_tensors
         dx_ND = torch.empty_like(x_ND)
+        _, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         dweight_VD = None
-        dbias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
+        dbias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
         for at in range(0, len(x_ND), ctx.chunk):
             x_CD = x_ND[at : at + ctx.chunk]
             logits_CV = x_CD @ narrow_VD.t() if kept_NV is None else kept_NV
@@ -62,11 +63,12 @@ class _TokenNats(torch.autograd.Function):
                     d_RV.mul_(ctx.scale)
                 dlogits_CV[rows.start - at : rows.stop - at] = d_RV
             dx_ND[at : at + ctx.chunk] = dlogits_CV @ narrow_VD
-            part_VD = dlogits_CV.t() @ x_CD
-            dweight_VD = (
-                part_VD.to(weight_VD.dtype) if dweight_VD is None else dweight_VD.add_(part_VD)
-            )
-        if dweight_VD is None:
+            if wants_weight:
+                part_VD = dlogits_CV.t() @ x_CD
+                dweight_VD = (
+                    part_VD.to(weight_VD.dtype) if dweight_VD is None else dweight_VD.add_(part_VD)
+                )
+        if wants_weight and dweight_VD is None:
             dweight_VD = torch.zeros_like(weight_VD)
         if dbias_V is not None and bias_V is not None:
             dbias_V = dbias_V.to(bias_V.dtype)
