@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mainspring.data.conll import SUFFIXES as CONLL_SUFFIXES
+from mainspring.data.conll import read_conll
 from mainspring.data.delimited import read_csv, read_tsv
 from mainspring.data.documents import (
     read_document,
@@ -34,6 +36,7 @@ READERS: dict[str, Callable[[Path, SkipLog], Iterator[Row]]] = {
     ".txt": read_document,
     ".text": read_document,
     ".md": read_document,
+    **dict.fromkeys(CONLL_SUFFIXES, read_conll),
 }
 
 COLUMNS_FROM = 100  # rows; objects in JSON need not all have the same keys

@@ -6,8 +6,9 @@ A file is one source. A folder is looked at in this order, and the first that ap
 2. folders named like splits (`train`, `valid`, `test` ...), each looked at by the same rules;
 3. two folders of texts with equal names (`source/a.txt` and `target/a.txt`);
 4. files with lines side by side (`train.source` and `train.target`);
-5. tables: CSV, TSV, JSONL, JSON, Parquet, Arrow. `train.csv`, `train-00000-of-00002.parquet` and
-   `news_train.jsonl` name their split; where some do, files that name none are left out;
+5. tables: CSV, TSV, JSONL, JSON, Parquet, Arrow, CoNLL. `train.csv`,
+   `train-00000-of-00002.parquet` and `news_train.jsonl` name their split; where some do, files that
+   name none are left out;
 6. texts: `a.txt` with `a.summary.txt` or `a.target.txt` is a pair, and where no text has a partner
    each is a document;
 7. a single folder with any of these.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from mainspring import events
+from mainspring.data.conll import SUFFIXES as CONLL_SUFFIXES
 from mainspring.data.rows import COMPRESSED, stem, suffix
 from mainspring.errors import BadData, Missing
 from mainspring.text import listed
@@ -41,7 +43,10 @@ SPLITS = {
 }
 ORDER = ("train", "validation", "test", None)
 
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather")
+TABLES = (
+    *(".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather"),
+    *CONLL_SUFFIXES,
+)
 TEXTS = (".txt", ".text", ".md")
 KNOWN = (*TABLES, *TEXTS)
 
