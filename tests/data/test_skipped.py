@@ -30,6 +30,14 @@ def test_each_row_becomes_a_line(tmp_path: Path) -> None:
     )
 
 
+def test_what_was_put_right_is_listed_apart(tmp_path: Path) -> None:
+    with SkipLog(tmp_path / "skipped.jsonl", strict=True) as skipped:
+        skipped.mend("answer start repaired", file="a.json", line=4, detail="3 → 5")
+    [entry] = map(json.loads, (tmp_path / "skipped.jsonl").read_text().splitlines())
+    assert entry["used"] and entry["detail"] == "3 → 5"
+    assert (skipped.total, skipped.mendings()) == (0, "1 answer start repaired")
+
+
 def test_an_older_list_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "skipped.jsonl"
     path.write_text("old")

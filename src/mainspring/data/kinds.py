@@ -50,21 +50,25 @@ def as_label(value: Any) -> str:
 def as_list(value: Any, what: str) -> list[Any]:
     """A list; one that was written into a table's cell as JSON or as Python writes it is read."""
     if isinstance(value, str):
-        text = value.strip()
-        try:
-            value = json.loads(text)
-        except ValueError:
-            import ast
-
-            try:
-                value = ast.literal_eval(text)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                raise Flaw("wrong type", f" holds text that is no list of {what}") from None
+        value = _read_back(value, what)
     if value is None:
         raise Flaw("missing field")
     if not isinstance(value, list | tuple):
         raise Flaw("wrong type", f" holds {type(value).__name__}, not a list of {what}")
     return list(value)
+
+
+def _read_back(text: str, what: str) -> Any:
+    """A value that was written as JSON or as Python writes it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        import ast
+
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise Flaw("wrong type", f" holds text that is no list of {what}") from None
 
 
 def as_labels(value: Any) -> list[str]:
@@ -111,9 +115,9 @@ def as_answers(value: Any) -> list[dict[str, Any]]:
         return [{"text": as_text(value), "start": None}]
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except ValueError:
-            value = as_list(value, "answers")
+            value = _read_back(value, "answers")
+        except Flaw:
+            return [{"text": as_text(value), "start": None}]  # a text that begins with a bracket
     if isinstance(value, dict):
         starts = value.get("answer_start") or value.get("start")
         texts = value.get("text")
@@ -132,7 +136,7 @@ def as_answers(value: Any) -> list[dict[str, Any]]:
         if not isinstance(answer, dict):
             raise Flaw("wrong type", f" holds a {type(answer).__name__} among the answers")
         start = answer.get("answer_start", answer.get("start"))
-        if start is not None and not isinstance(start, int):
+        if isinstance(start, bool) or not isinstance(start, int | None):
             raise Flaw("wrong type", " holds an answer whose start is no whole number")
         answers.append({"text": as_text(answer.get("text")), "start": start})
     return answers

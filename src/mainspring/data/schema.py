@@ -183,8 +183,9 @@ def examples(
     """The rows whose fields are all usable; the others go to `skipped`.
 
     `matched` is what `match_columns` gave. Texts come as they are in the file, blanks included.
-    `given` are values that every row gets, `convert` is a layout's. Raises BadData at the end where
-    not one row was usable.
+    `given` are values that every row gets, `convert` is a layout's; what it puts right in a row it
+    lists there as `mended` (Flaws), which are counted. Raises BadData at the end where not one row
+    was usable.
     """
     wanted = [(field, matched[field.name]) for field in fields if field.name in matched]
     row, usable = None, 0
@@ -195,6 +196,8 @@ def examples(
             raw = str(row.values)
             skipped.add(flaw.reason, file=row.file, line=row.line, detail=flaw.detail, raw=raw)
             continue
+        for mended in values.pop("mended", ()):
+            skipped.mend(mended.reason, file=row.file, line=row.line, detail=mended.detail)
         usable += 1
         yield Example(values, row)
     if not usable:

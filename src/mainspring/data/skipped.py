@@ -5,6 +5,7 @@ from collections import Counter
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from mainspring.errors import BadData
 from mainspring.text import shorten
@@ -17,7 +18,8 @@ class SkipLog:
 
     With `path`, each broken row becomes one line of JSON there:
     `{"file": ..., "line": ..., "reason": ..., "detail": ..., "raw": ...}`, where `reason` is one of
-    a few fixed phrases, `detail` says more and `raw` is the beginning of the row as it was read.
+    a few fixed phrases, `detail` says more and `raw` is the beginning of the row as it was read;
+    rows that were put right and used are there too, with `"used": true`.
     The file is made by the first broken row; an older one is removed. With `strict`, the first
     broken row raises BadData instead.
     """
@@ -26,6 +28,7 @@ class SkipLog:
         self.path = None if path is None else Path(path)
         self.strict = strict
         self.counts: Counter[str] = Counter()
+        self.mended: Counter[str] = Counter()
         self._first: dict[str, str] = {}
         self._file: TextIOWrapper | None = None
         if self.path is not None:
@@ -44,13 +47,21 @@ class SkipLog:
             raise BadData(f"{reason}: {detail}" if detail else reason, file=file, line=line)
         self.counts[reason] += 1
         self._first.setdefault(reason, f"{file}:{line}" + (f": {detail}" if detail else ""))
+        entry = {"file": str(file), "line": line, "reason": reason}
+        self._write(entry | {"detail": detail, "raw": shorten(raw, RAW_LENGTH)})
+
+    def mend(self, reason: str, *, file: str | Path, line: int, detail: str = "") -> None:
+        """Counts and lists something that was put right, or left aside, in a row that is used."""
+        self.mended[reason] += 1
+        entry = {"file": str(file), "line": line, "reason": reason}
+        self._write(entry | {"detail": detail, "used": True})
+
+    def _write(self, entry: dict[str, Any]) -> None:
         if self.path is None:
             return
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("w", encoding="utf-8", errors="replace", buffering=1)
-        entry = {"file": str(file), "line": line, "reason": reason}
-        entry |= {"detail": detail, "raw": shorten(raw, RAW_LENGTH)}
         self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def summary(self) -> str:
@@ -59,6 +70,10 @@ class SkipLog:
             f"{count} {reason} (first: {self._first[reason]})"
             for reason, count in self.counts.most_common()
         )
+
+    def mendings(self) -> str:
+        """What was put right in rows that are used, and how often: "3 answer start repaired"."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.mended.most_common())
 
     def close(self) -> None:
         if self._file is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mainspring.data.kinds import KINDS, Flaw
 from mainspring.data.rows import Row
 from mainspring.data.schema import Field, Layout
 from mainspring.errors import BadOption, Mismatch
@@ -15,13 +16,19 @@ from mainspring.spec import Model
 
 @dataclass(frozen=True)
 class Option:
-    """A task's own option: `--name VALUE` in the verbs it has a meaning for."""
+    """A task's own option: `--name VALUE` in the verbs it has a meaning for.
+
+    `least` is the smallest number it may be. What `fit` is told the model remembers; `learnt` is
+    False where the option has no meaning for `fit`.
+    """
 
     name: str
     help: str
     kind: type[str] | type[int] | type[float] = str
     default: str | int | float | None = None
     choices: tuple[str, ...] = ()
+    least: float | None = None
+    learnt: bool = True
 
     def read(self, given: Any) -> Any:
         """A value as given in words, in its own type; BadOption where it is none."""
@@ -32,6 +39,8 @@ class Option:
             raise BadOption(f"{flag} must be a number, not {given!r}") from None
         if self.choices and value not in self.choices:
             raise BadOption.unknown(flag, str(value), self.choices)
+        if self.least is not None and not value >= self.least:
+            raise BadOption(f"{flag} must be at least {self.least:g}, not {given}")
         return value
 
 
@@ -48,7 +57,8 @@ class Task:
     there is one. They feed the reader, the command line and the docs; the first text among them is
     what a bare text given to `run` is taken for. `layouts` are other columns that data may come in,
     tried where those of `fields` are not there, and `unfold` makes rows of a nested one. An input
-    that is missing may be given for all rows by an option of its name.
+    that is missing may be given for all rows by an option of its name. `values` completes a row's
+    values, as that of a layout does.
 
     `formulations` are tried in order: the first whose needs the model meets serves. `output` names
     the column a prediction is written to, `show` puts one into words. `limits` are the token limits
@@ -71,6 +81,7 @@ class Task:
     cue: str = ""
     limits: Limits = field(default_factory=lambda: Limits(512, 128))
     layouts: tuple[Layout, ...] = ()
+    values: Callable[[Values], Values] = lambda values: values
     unfold: Callable[[Row], Iterable[Row]] | None = None
     options: tuple[Option, ...] = ()
     show: Callable[[Any], str] = shown
@@ -94,23 +105,37 @@ class Task:
         """The input that a bare text is taken for."""
         return next(field for field in self.inputs if field.kind == "text")
 
+    @property
+    def defaults(self) -> Values:
+        """The options that have a value without being told."""
+        return {o.name: o.default for o in self.options if o.default is not None}
+
     def read_options(self, given: Mapping[str, Any], known: Sequence[str]) -> Values:
-        """The task's own options in their types, defaults filled in. Inputs may be given too.
+        """The task's own options as given, in their types. Inputs may be given too.
 
         BadOption offers the nearest name, also among those `known` to the verb.
         """
         mine = {option.name: option for option in self.options}
-        fields = {field.name for field in self.inputs}
-        values = {name: o.default for name, o in mine.items() if o.default is not None}
+        fields = {field.name: field for field in self.inputs}
+        values: Values = {}
         for name, value in given.items():
             if name in mine:
                 values[name] = mine[name].read(value)
             elif name in fields:
-                values[name] = value
+                values[name] = _checked(fields[name], value)
             else:
                 names = ["--" + n.replace("_", "-") for n in (*mine, *fields, *known)]
                 raise BadOption.unknown("option", "--" + name.replace("_", "-"), names)
         return values
+
+
+def _checked(field: Field, value: Any) -> Any:
+    """An input that is given by an option; BadOption where it is none."""
+    try:
+        return KINDS[field.kind](value)
+    except Flaw as flaw:
+        flag = f"--{field.name.replace('_', '-')}"
+        raise BadOption(f"{flag}: {flaw.reason}{flaw.detail}; it must hold {field.help}") from None
 
 
 def choose_formulation(task: Task, model: Model, to: Literal["use", "fit"] = "use") -> Formulation:

@@ -1,11 +1,12 @@
 """From a source of the user's data to checked rows in a task's terms."""
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from mainspring.data import schema
 from mainspring.data.kinds import Flaw
-from mainspring.data.readers import Source, columns, read_rows
+from mainspring.data.readers import COLUMNS_FROM, Source, columns, read_rows
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
 from mainspring.tasks import Task
@@ -23,19 +24,20 @@ def match(
     task: Task, source: Source, named: Mapping[str, str], given: Collection[str] = ()
 ) -> Matched:
     """How the columns of a source become the fields of a task: see `schema.match_layout`."""
-    layouts = (schema.Layout(task.fields), *task.layouts)
+    layouts = (schema.Layout(task.fields, task.values), *task.layouts)
     return schema.match_layout(
         layouts, _columns(task, source), named, file=_place(source), given=given
     )
 
 
 def _columns(task: Task, source: Source) -> list[str]:
-    """The columns of a source, of its first unfolded row where the task unfolds rows."""
+    """The columns of a source, of its first unfolded rows where the task unfolds rows."""
     if task.unfold is None:
         return list(columns(source))
     with SkipLog() as unlisted:
-        first = next(_unfolded(read_rows(source, unlisted), task.unfold, unlisted), None)
-    return list(columns(source)) if first is None else list(first.values)
+        unfolded = _unfolded(read_rows(source, unlisted), task.unfold, unlisted)
+        first = itertools.islice(unfolded, COLUMNS_FROM)
+        return list(dict.fromkeys(name for row in first for name in row.values))
 
 
 def checked(

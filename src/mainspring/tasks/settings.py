@@ -29,7 +29,7 @@ def setup_of(bundle: Bundle, task: Task) -> Setup:
                 str(stored["prefix"]),
                 str(stored.get("suffix", "")),
                 tuple(stored.get("labels", ())),
-                dict(stored.get("options", {})),
+                {**task.defaults, **stored.get("options", {})},
             )
             name = stored["task"]
         except (ValueError, KeyError, TypeError) as error:
@@ -43,8 +43,9 @@ def setup_of(bundle: Bundle, task: Task) -> Setup:
     if isinstance(longest, int) and bundle.spec.encoder is not None:
         limits = Limits(longest, limits.target)
     if bundle.spec.encoder is None and "vocabulary" in dict(bundle.spec.heads):
-        return Setup(limits, task.instruction, task.cue)
-    return Setup(limits, checkpoint_prefix(task, bundle.config), labels=_labels(bundle))
+        return Setup(limits, task.instruction, task.cue, options=task.defaults)
+    prefix = checkpoint_prefix(task, bundle.config)
+    return Setup(limits, prefix, labels=_labels(bundle), options=task.defaults)
 
 
 def _labels(bundle: Bundle) -> tuple[str, ...]:

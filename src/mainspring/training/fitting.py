@@ -164,7 +164,7 @@ class _Run:
                 options["max_target"] or found.limits.target,
             ),
             prefix=found.prefix if options["prefix"] is None else options["prefix"],
-            options={o.name: given[o.name] for o in task.options if o.name in given},
+            options={o.name: given[o.name] for o in task.options if o.learnt and o.name in given},
         )
         if self.formulation.learn is not None:
             setup = self.formulation.learn(self.data.rows(self.data.splits.train), setup)
@@ -379,6 +379,8 @@ class _Run:
             ("task", f"{self.task.name}   {matched}"),
             ("rows", f"{counts} ({data.splits.origin}){lost} {reasons}"),
         ]
+        if data.mended:
+            lines.append(("put right", f"{data.mended} → {SKIPPED_FILE}"))
         lines += self._length_lines()
         picture = self.formulation.picture(
             self.rows[plan.batches[0][0]], self.tokenizer, self.setup

@@ -31,7 +31,8 @@ class DataSet:
     """The user's data, checked and split, ready to be read again.
 
     `matched` is for each of the sources how its columns become the task's fields, `given` what
-    every row gets besides; `skipped` are the reasons and counts of broken rows.
+    every row gets besides; `skipped` are the reasons and counts of broken rows, `mended` says what
+    was put right in others.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class DataSet:
     splits: Splits
     given: Values = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    mended: str = ""
 
     def values(self) -> Iterator[Values]:
         """The usable rows, in the order that the splits count them."""
@@ -87,7 +89,8 @@ def open_data(
                 emit(Progress("reading", len(ids), None, "rows"))
     emit(Progress("reading", len(ids), len(ids), "rows"))
     sides = split_rows(ids, splits, seed=seed)
-    return DataSet(task, tuple(found), matched, sides, given, dict(skipped.counts))
+    counts, mended = dict(skipped.counts), skipped.mendings()
+    return DataSet(task, tuple(found), matched, sides, given, counts, mended)
 
 
 def encode_rows(

@@ -62,6 +62,8 @@ def apply(request: Request) -> Iterator[tuple[Values, str]]:
     if skipped.total:
         where = "" if out is None else f", listed in {out.skipped}"
         events.warn(f"{skipped.total} rows skipped: {skipped.summary()}{where}")
+    if skipped.mended:
+        events.warn(f"put right: {skipped.mendings()}")
 
 
 def _predictions(

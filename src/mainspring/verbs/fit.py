@@ -244,7 +244,11 @@ def check(options: dict[str, Any]) -> None:
     """BadOption where a value is out of its range or two options exclude each other."""
     check_choices(fit, options)
     task: Task = registry.find("tasks", options["task"])
-    task.read_options(options["task_options"], list(inspect.signature(fit).parameters))
+    stated = task.read_options(options["task_options"], list(inspect.signature(fit).parameters))
+    for option in task.options:
+        if option.name in stated and not option.learnt:
+            flag = _flag(option.name)
+            raise BadOption(f"{flag} is for `run` and `evaluate`; `fit` has no use for it")
     if bool(options["model"]) == bool(options["from_scratch"]):
         raise BadOption("name a checkpoint to start from (--model) or a size (--from-scratch)")
     for name, least in {

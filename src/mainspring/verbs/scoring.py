@@ -96,6 +96,8 @@ def score(
             file = None if out is None or number else out / "predictions.jsonl"
             bases = baseline if number == 0 else {}
             tallies.append(_scored(task, metric, opened, rows, kind, file, bases))
+    if skipped.mended:
+        events.warn(f"put right: {skipped.mendings()}")
     first = tallies[0]
     against: dict[str, Any] = {}
     if len(tallies) > 1:
