@@ -66,7 +66,8 @@ class Task:
     checkpoint's `task_specific_params` may keep this task's prefix; `instruction` and `cue` are
     what a decoder-only model is told before and behind the text. `metric` is None where the loss
     itself is the score; `best` is the score that picks the best checkpoint. `options` are the
-    task's own.
+    task's own. `model` is the checkpoint that serves where the user names none; without one the
+    user must.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Task:
     values: Callable[[Values], Values] = lambda values: values
     unfold: Callable[[Row], Iterable[Row]] | None = None
     options: tuple[Option, ...] = ()
+    model: str | None = None
     show: Callable[[Any], str] = shown
 
     @property

@@ -69,4 +69,5 @@ TASK = Task(
     output="generated_text",
     best="loss",
     limits=Limits(768, 256),
+    model="starter",
 )

@@ -1,11 +1,13 @@
 """What a fine-tuned folder remembers of its task: `mainspring.json` beside the weights."""
 
 import json
+import sys
 from dataclasses import asdict
 
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.errors import BadWeights, Mismatch
 from mainspring.formulations import Limits, Setup
+from mainspring.spec import Learned, Model, Sinusoidal, Stack
 from mainspring.tasks import Task, checkpoint_prefix
 
 FILE = "mainspring.json"
@@ -42,10 +44,33 @@ def setup_of(bundle: Bundle, task: Task) -> Setup:
     longest = bundle.config.get("n_positions")  # T5 v1.0 states what it was trained on
     if isinstance(longest, int) and bundle.spec.encoder is not None:
         limits = Limits(longest, limits.target)
+    limits = within(limits, bundle.spec)
     if bundle.spec.encoder is None and "vocabulary" in dict(bundle.spec.heads):
         return Setup(limits, task.instruction, task.cue, options=task.defaults)
     prefix = checkpoint_prefix(task, bundle.config)
     return Setup(limits, prefix, labels=_labels(bundle), options=task.defaults)
+
+
+def within(limits: Limits, model: Model) -> Limits:
+    """The limits, no longer than the positions that the model has vectors for. A decoder alone
+    reads source and target in one row."""
+    source, target = limits.source, limits.target
+    if model.decoder is not None:
+        target = min(target, _positions(model.decoder))
+    if model.encoder is not None:
+        return Limits(min(source, _positions(model.encoder)), target)
+    assert model.decoder is not None
+    room = _positions(model.decoder)
+    target = min(target, room // 2)
+    return Limits(min(source, room - target), target)
+
+
+def _positions(stack: Stack) -> int:
+    match stack.positions:
+        case Learned(length=length) | Sinusoidal(length=length):
+            return length
+        case _:
+            return sys.maxsize
 
 
 def _labels(bundle: Bundle) -> tuple[str, ...]:

@@ -30,4 +30,5 @@ TASK = Task(
     prompt="summarization",
     instruction="Summarize the following text in one sentence.\n\n",
     cue="\nTL;DR:",
+    model="starter",
 )

@@ -19,7 +19,7 @@ def evaluate(
     data: str | Path,
     /,
     *,
-    model: str,
+    model: str | None = None,
     out: str | Path | None = None,
     against: str | None = None,
     against_precision: Literal["float32", "bfloat16", "int8"] | None = None,
@@ -44,11 +44,11 @@ def evaluate(
     Parameters
     ----------
     task
-        What the model does: summarize.
+        What the model does: `mainspring tasks` lists the tasks.
     data
         Rows with inputs and references; of a folder with splits, the test split.
     model
-        A folder that `fit` wrote, or a hub name.
+        A folder that `fit` wrote, a GGUF file, or a hub name; by default the starter.
     out
         Folder for predictions.jsonl and skipped.jsonl.
     against
@@ -87,7 +87,7 @@ def evaluate(
     """
     check_choices(evaluate, locals())
     wait_politely()
-    from mainspring.verbs.opening import Use
+    from mainspring.verbs.opening import Use, model_for
     from mainspring.verbs.scoring import score
 
     generation = {
@@ -101,7 +101,7 @@ def evaluate(
     given = found.read_options(task_options, list(inspect.signature(evaluate).parameters))
     fields = {field.name for field in found.inputs}
     use = Use(
-        model=model,
+        model=model_for(found, model),
         max_source=max_source,
         generation={name: value for name, value in generation.items() if value is not None},
         on_long=on_long,
@@ -112,7 +112,7 @@ def evaluate(
     contestants = [use]
     if against or against_precision:
         contestants.append(
-            replace(use, model=against or model, precision=against_precision or precision)
+            replace(use, model=against or use.model, precision=against_precision or precision)
         )
     short = {name: column for name, column in (("text", text), ("target", target)) if column}
     return score(

@@ -99,13 +99,14 @@ def fit(
     Parameters
     ----------
     task
-        What to learn: summarize, pretrain (`mainspring tasks` lists them).
+        What to learn: `mainspring tasks` lists them.
     data
         CSV, TSV, JSON, JSONL, Parquet, text, or a folder of them; a Hugging Face data set folder.
     out
         Folder for the model, the log and the state to resume from.
     model
-        Checkpoint to start from: a folder or a hub name.
+        Checkpoint to start from: a folder, a GGUF file or a hub name; by default the starter
+        (`mainspring get starter`) for the tasks it can learn.
     from_scratch
         Size of a new model instead: t5-tiny, t5-mini, t5-small, t5-base, t5-large.
     text
@@ -249,8 +250,13 @@ def check(options: dict[str, Any]) -> None:
         if option.name in stated and not option.learnt:
             flag = _flag(option.name)
             raise BadOption(f"{flag} is for `run` and `evaluate`; `fit` has no use for it")
-    if bool(options["model"]) == bool(options["from_scratch"]):
-        raise BadOption("name a checkpoint to start from (--model) or a size (--from-scratch)")
+    if options["model"] and options["from_scratch"]:
+        raise BadOption("--model and --from-scratch exclude each other: name one of them")
+    if not options["model"] and not options["from_scratch"]:
+        if task.model is None:
+            raise BadOption("name a checkpoint to start from (--model) or a size (--from-scratch)")
+        events.note(f"no --model and no --from-scratch: starting from `{task.model}`")
+        options["model"] = task.model
     for name, least in {
         "epochs": 1,
         "steps": 1,

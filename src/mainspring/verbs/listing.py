@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mainspring.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,44 @@ class Listing:
             yield "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
 
 
-def tasks() -> Listing:
-    """The tasks: what each does and the column names its data may have."""
+def tasks(name: str | None = None, /) -> Listing:
+    """The tasks: what each does and the column names its data may have.
+
+    Parameters
+    ----------
+    name
+        One task, with all that can be said of it: columns, options, what serves it.
+    """
     from mainspring import registry
 
+    if name is not None:
+        return _task(registry.find("tasks", name))
     rows = []
-    for name in registry.names("tasks"):
-        task = registry.find("tasks", name)
+    for each in registry.names("tasks"):
+        task = registry.find("tasks", each)
         columns = "; ".join(f"{field.name}: {', '.join(field.accepted)}" for field in task.fields)
-        rows.append((name, task.help, task.best, columns))
+        rows.append((each, task.help, task.best, columns))
     return Listing("tasks", ("task", "does", "scored by", "columns"), tuple(rows))
+
+
+def _task(task: "Task") -> Listing:
+    rows = [("does", "", task.help)]
+    for number, fields in enumerate((task.fields, *(layout.fields for layout in task.layouts))):
+        for field in fields:
+            what = f"{field.role}{'' if field.required else ', may be missing'}"
+            told = f"{field.help}; columns: {', '.join(field.accepted)}"
+            rows.append((what if not number else f"or {what}", field.name, told))
+    for option in task.options:
+        choices = f" ({', '.join(option.choices)})" if option.choices else ""
+        default = "" if option.default is None else f"; {option.default} unless told otherwise"
+        flag = "--" + option.name.replace("_", "-")
+        rows.append(("option", flag, f"{option.help}{choices}{default}"))
+    rows.append(("gives", task.output, "the column of a prediction"))
+    rows += [("served by", formulation.name, "") for formulation in task.formulations]
+    rows.append(("scored by", task.best, "picks the best checkpoint"))
+    if task.model is not None:
+        rows.append(("default model", task.model, "where none is named"))
+    return Listing(task.name, ("what", "name", "details"), tuple(rows))
 
 
 @dataclass(frozen=True)

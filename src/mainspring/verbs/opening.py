@@ -62,6 +62,16 @@ class Use:
     options: Mapping[str, Any]
 
 
+def model_for(task: Task, named: str | None) -> str:
+    """The model that was named, or the one that serves the task where none was, which is said."""
+    if named is not None:
+        return named
+    if task.model is None:
+        raise BadOption(f"name a model for `{task.name}`: --model FOLDER")
+    events.note(f"no --model: using `{task.model}`")
+    return task.model
+
+
 def open_for(task: Task, use: Use) -> Opened:
     """Loads the model, checks that it can do `task`, and prepares it for inference."""
     if use.max_source is not None and use.max_source < 4:

@@ -22,7 +22,7 @@ def run(
     task: str,
     /,
     *inputs: str | Path,
-    model: str,
+    model: str | None = None,
     out: str | Path | None = None,
     text: str | None = None,
     columns: dict[str, str] | None = None,
@@ -55,11 +55,12 @@ def run(
     Parameters
     ----------
     task
-        What to do: summarize.
+        What to do: `mainspring tasks` lists the tasks.
     inputs
         Texts, files, folders, tables; "-" or nothing reads standard input.
     model
-        A folder that `fit` wrote, or a hub name.
+        A folder that `fit` wrote, a GGUF file, or a hub name; by default the starter
+        (`mainspring get starter`) for the tasks it can do.
     out
         File for the predictions: .jsonl, .csv or .tsv. An unfinished one is gone on with.
     text
@@ -129,7 +130,7 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     check_choices(run, options)
     wait_politely()
     from mainspring.verbs.applying import Request, apply
-    from mainspring.verbs.opening import Use
+    from mainspring.verbs.opening import Use, model_for
 
     out, text = options["out"], options["text"]
     task: Task = registry.find("tasks", options["task"])
@@ -140,7 +141,7 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
         task=task,
         inputs=tuple(map(str, options["inputs"])),
         use=Use(
-            model=options["model"],
+            model=model_for(task, options["model"]),
             max_source=options["max_source"],
             generation={n: options[n] for n in GENERATION if options[n] is not None},
             on_long=options["on_long"],
