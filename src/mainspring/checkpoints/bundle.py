@@ -123,6 +123,16 @@ class Bundle:
                 (draft / name).write_bytes(data)
             write_text(card or self._plain_card(Path(folder).name), draft / CARD_FILE)
 
+    def save_gguf(self, file: str | Path, kind: str = "q8_0") -> None:
+        """Writes the model with its tokenizer into one GGUF file, which llama.cpp opens: `kind` is
+        "q8_0" (8 bits a weight), "f16", "bf16" or "f32". Needs `pip install 'mainspring[gguf]'`.
+
+        BadOption or Mismatch where the model or its tokenizer is one that GGUF cannot hold.
+        """
+        from mainspring.checkpoints.gguf_writing import write_gguf
+
+        write_gguf(self, Path(file), kind)
+
     def _plain_card(self, name: str) -> str:
         return card_text(Card(name, parameters=sum(p.numel() for p in self.model.parameters())))
 
@@ -136,14 +146,26 @@ class Bundle:
         return {**config, "torch_dtype": name}
 
 
-def load(name_or_folder: str | Path, *, dtype: torch.dtype | None = None) -> Bundle:
+def load(
+    name_or_folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    base: str | Path | None = None,
+) -> Bundle:
     """Opens a checkpoint: a local folder, a GGUF file, a hub name such as "google-t5/t5-small", or
     one of the names that `mainspring get` knows.
+
+    An adapter's folder (LoRA, in PEFT's format) gives its base model, which lies where the adapter
+    says or at `base`, with the adapter merged into it.
 
     The weights are float32 whatever the file holds, unless `dtype` is given; the model is in
     evaluation mode. Missing, Refused, BadWeights, BadOption or Mismatch say what is wrong.
     """
     place = locate(name_or_folder)
+    if is_adapter(place):
+        from mainspring.checkpoints.adapted import load_adapted
+
+        return load_adapted(place, base, dtype)
     file = find_gguf(place)
     wanted = dtype or torch.float32
     return _load_folder(place, wanted) if file is None else _load_gguf(file, wanted)
@@ -199,25 +221,28 @@ def _build_and_map(
     return model, to_ours(family.pairs(model.spec), theirs, expected, family.ignored, source=source)
 
 
-def new_bundle(size: str, tokenizer: Tokenizer, seed: int) -> Bundle:
-    """A model of one of the families' sizes ("t5-mini") with fresh weights drawn from `seed`."""
+def family_of_size(size: str) -> Family:
+    """The family that has a model of this size ("t5-mini"); BadOption offers the nearest."""
     families = [registry.find("families", name) for name in registry.names("families")]
     by_size: dict[str, Family] = {size: family for family in families for size in family.sizes}
     if size not in by_size:
         raise BadOption.unknown("size", size, by_size)
-    family = by_size[size]
+    return by_size[size]
+
+
+def new_bundle(size: str, tokenizer: Tokenizer, seed: int) -> Bundle:
+    """A model of one of the families' sizes ("t5-mini") with fresh weights drawn from `seed`."""
+    family = family_of_size(size)
     # Matrix kernels like round numbers; the rows past the vocabulary stay unused.
     rows = -(-tokenizer.vocabulary // 64) * 64
-    generation = {"decoder_start_token_id": tokenizer.pad_id, "pad_token_id": tokenizer.pad_id}
-    generation["eos_token_id"] = tokenizer.eos_id
-    config = {
-        **family.sizes[size],
-        "architectures": [family.architecture],
-        "vocab_size": rows,
-        **generation,
-    }
+    config = {**family.sizes[size], "architectures": [family.architecture], "vocab_size": rows}
     model = build(family.spec(config, ()), seed)
-    return Bundle(model.eval(), config, family, tokenizer, generation)
+    ids = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    named: dict[str, Any] = {f"{part}_token_id": i for part, i in ids.items() if i is not None}
+    if model.spec.encoder is not None and model.spec.decoder is not None:
+        named = {"decoder_start_token_id": tokenizer.pad_id, **named}
+    generation = {} if model.spec.decoder is None else dict(named)
+    return Bundle(model.eval(), {**config, **named}, family, tokenizer, generation)
 
 
 def _without_repeats(

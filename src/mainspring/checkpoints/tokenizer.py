@@ -16,6 +16,7 @@ from mainspring.checkpoints.config import json_text, read_json, refuse_remote_co
 from mainspring.checkpoints.sentencepiece import build_tokenizer, read_model
 from mainspring.checkpoints.tokenizer_training import train_byte_bpe, train_unigram
 from mainspring.errors import BadOption, BadWeights, Mismatch
+from mainspring.families import TEXT_TO_TEXT, TokenLayout
 
 if TYPE_CHECKING:
     import tokenizers
@@ -32,8 +33,8 @@ T5_CLASSES = ("T5Tokenizer", "T5TokenizerFast", "MT5Tokenizer", "MT5TokenizerFas
 class Tokenizer:
     """A vocabulary and the way text is cut into it.
 
-    `special` maps "pad", "eos", "bos" and "unk" to the token text that plays the part; `files` are
-    the checkpoint's own files, kept to be written again.
+    `special` maps "pad", "eos", "bos", "unk", "cls", "sep" and "mask" to the token text that plays
+    the part; `files` are the checkpoint's own files, kept to be written again.
     """
 
     def __init__(
@@ -232,8 +233,9 @@ def _add_tokens(
 def _special_tokens(backend: "tokenizers.Tokenizer", named: Mapping[str, Any]) -> dict[str, str]:
     """The token of each part, as the side files name it, or by its usual name."""
     special = {}
-    for part, usual in (("pad", PAD), ("eos", EOS), ("bos", "<s>"), ("unk", UNK)):
-        token = _text(named.get(f"{part}_token", usual))
+    usual = {"pad": PAD, "eos": EOS, "bos": "<s>", "unk": UNK}
+    for part in (*usual, "cls", "sep", "mask"):
+        token = _text(named.get(f"{part}_token", usual.get(part)))
         if token is not None and backend.token_to_id(token) is not None:
             special[part] = token
     return special
@@ -262,26 +264,43 @@ def add_around(
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocabulary: int, kind: Literal["unigram", "byte-bpe"] = "unigram"
+    texts: Iterable[str],
+    vocabulary: int,
+    kind: Literal["unigram", "byte-bpe"] = "unigram",
+    layout: TokenLayout = TEXT_TO_TEXT,
 ) -> Tokenizer:
-    """A new tokenizer of `vocabulary` ids in T5's layout: `<pad>` 0, `</s>` 1, `<unk>` 2, and the
-    sentinels as the last 100.
+    """A new tokenizer of `vocabulary` ids. Unless a family's `layout` is given it is T5's: `<pad>`
+    0, `</s>` 1, `<unk>` 2, and the sentinels as the last 100.
 
     "unigram" (Kudo, 2018) normalises text by NFC and keeps line breaks and repeated spaces;
-    characters too rare to get a place become `<unk>`. "byte-bpe" (Radford et al., 2019) gives
-    every text back byte for byte. `texts` are read once. Where they are too few for so many ids
-    the tokenizer has fewer, and a warning says so.
+    characters too rare to get a place become the unknown token. "byte-bpe" (Radford et al., 2019)
+    gives every text back byte for byte. `texts` are read once. Where they are too few for so many
+    ids the tokenizer has fewer, and a warning says so.
     """
     train = {"unigram": train_unigram, "byte-bpe": train_byte_bpe}
     if kind not in train:
         raise BadOption.unknown("tokenizer", kind, train)
-    extra = sentinels()
-    backend = train[kind](texts, vocabulary - len(extra), [PAD, EOS, UNK])
-    backend.add_special_tokens([PAD, EOS, UNK, *extra])
-    tokenizer = Tokenizer(backend, {"pad": PAD, "eos": EOS, "unk": UNK})
-    add_around(backend, tokenizer.special, False, True)
+    extra = sentinels(layout.sentinels)
+    backend = train[kind](texts, vocabulary - len(extra), layout.special)
+    backend.add_special_tokens([*layout.special.values(), *extra])
+    tokenizer = Tokenizer(backend, layout.special)
+    _frame(backend, layout)
     if tokenizer.vocabulary < vocabulary:
         events.warn(
             f"tokenizer: the texts are too few for {vocabulary} ids; it has {tokenizer.vocabulary}"
         )
     return tokenizer
+
+
+def _frame(backend: "tokenizers.Tokenizer", layout: TokenLayout) -> None:
+    """Puts the layout's tokens around each encoded text; those of a second text are of type 1."""
+    from tokenizers import processors
+
+    before, after = (
+        [layout.special[part] for part in parts] for parts in (layout.before, layout.after)
+    )
+    ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys(before + after)]
+    second = [f"{piece}:1" for piece in ("$B", *after)]
+    backend.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", *after], pair=[*before, "$A", *after, *second], special_tokens=ids
+    )

@@ -5,8 +5,8 @@ candidates inside of words that are already apart, and so misses whole words ("â
 """
 
 import io
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from mainspring.checkpoints.sentencepiece import SPACE, parse_model
 from mainspring.errors import BadData, BadOption
@@ -17,15 +17,22 @@ if TYPE_CHECKING:
 # SentencePiece leaves longer lines out, so they are cut; and it holds all lines in memory, so of
 # very many it takes a sample.
 LONGEST_LINE, MOST_LINES = 1000, 2_000_000
+# The parts that SentencePiece knows; the other special tokens come right after these.
+NAMED = ("unk", "bos", "eos", "pad")
 
 
-def train_unigram(texts: Iterable[str], room: int, first: list[str]) -> "tokenizers.Tokenizer":
-    """`room` pieces at most, the `first` of them given: padding, end, unknown."""
+def train_unigram(
+    texts: Iterable[str], room: int, special: Mapping[str, str]
+) -> "tokenizers.Tokenizer":
+    """`room` pieces at most, the first of them `special` (texts by part, "unk" among them)."""
     import sentencepiece
     import tokenizers
     from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
-    pad, eos, unk = first
+    parts = list(special)
+    named = {part: parts.index(part) if part in special else -1 for part in NAMED}
+    settings: dict[str, Any] = {f"{part}_id": place for part, place in named.items()}
+    settings |= {f"{part}_piece": special[part] for part in NAMED if part in special}
     written = io.BytesIO()
     sentencepiece.set_random_generator_seed(0)
     # The trainer turns an error in its input into one of its own that says less.
@@ -44,13 +51,8 @@ def train_unigram(texts: Iterable[str], room: int, first: list[str]) -> "tokeniz
             user_defined_symbols=["\n"],
             input_sentence_size=MOST_LINES,
             max_sentence_length=4 * LONGEST_LINE,
-            pad_id=0,
-            eos_id=1,
-            unk_id=2,
-            bos_id=-1,
-            pad_piece=pad,
-            eos_piece=eos,
-            unk_piece=unk,
+            control_symbols=[text for part, text in special.items() if part not in NAMED],
+            **settings,
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -62,7 +64,7 @@ def train_unigram(texts: Iterable[str], room: int, first: list[str]) -> "tokeniz
         ) from None
     pieces = parse_model(written.getvalue()).pieces
     scored = [(text, score) for text, score, _ in pieces]
-    backend = tokenizers.Tokenizer(models.Unigram(scored, unk_id=2))
+    backend = tokenizers.Tokenizer(models.Unigram(scored, unk_id=named["unk"]))
     # NFC, where T5's own files have NFKC: that would write Chinese text with Latin punctuation.
     # Every line, not only the first, begins with the mark of a word's beginning; taking one mark
     # off each line when decoding gives every line break and space back.
@@ -90,22 +92,28 @@ def train_unigram(texts: Iterable[str], room: int, first: list[str]) -> "tokeniz
     return backend
 
 
-def train_byte_bpe(texts: Iterable[str], room: int, first: list[str]) -> "tokenizers.Tokenizer":
-    """`room` pieces at most, `first` and the 256 bytes among them."""
+def train_byte_bpe(
+    texts: Iterable[str], room: int, special: Mapping[str, str]
+) -> "tokenizers.Tokenizer":
+    """`room` pieces at most, `special` and the 256 bytes among them."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if room < len(first) + len(alphabet):
+    lacking = len(special) + len(alphabet) - room
+    if lacking > 0:
         raise BadOption(
-            f"a byte-bpe tokenizer has {len(alphabet)} bytes, {len(first)} special tokens and 100 "
-            f"sentinels; ask for a vocabulary of more than {len(first) + len(alphabet) + 100}"
+            f"a byte-bpe tokenizer has {len(alphabet)} bytes beside its special tokens; ask for a "
+            f"vocabulary larger by {lacking} or more"
         )
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=room, special_tokens=first, initial_alphabet=alphabet, show_progress=False
+        vocab_size=room,
+        special_tokens=list(special.values()),
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     backend.train_from_iterator(_checked(texts), trainer)
     return backend

@@ -16,6 +16,27 @@ Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class TokenLayout:
+    """The special tokens of a tokenizer that is trained for a new model.
+
+    `special` are their texts by the parts they play ("pad", "eos", "bos", "unk", "cls", "sep",
+    "mask"), in the order of their ids from 0. `before` and `after` are the parts put around each
+    text, `after` also behind the second text of a pair. `sentinels` counts T5's `<extra_id_…>`,
+    which are the last ids.
+    """
+
+    special: Mapping[str, str]
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    sentinels: int = 0
+
+
+TEXT_TO_TEXT = TokenLayout(
+    {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}, after=("eos",), sentinels=100
+)
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of checkpoints.
 
@@ -24,7 +45,8 @@ class Family:
     `pairs(model)` lists the weight map for exactly that spec.
     `aliases` maps a tensor that may merely repeat another to that other: where both are equal in
     the file the first is dropped before anything else looks at it.
-    `sizes` are configs for models trained from scratch, without the vocabulary size.
+    `sizes` are configs for models trained from scratch, without the vocabulary size; `tokens` is
+    the layout of the tokenizers trained for them.
     `architecture` names the `transformers` class that a saved folder is opened with.
     `saved_config(config, model)` is the `config.json` to save for a config that was read.
     `renames` are (pattern, replacement) pairs, regular expressions that turn other spellings of
@@ -44,6 +66,7 @@ class Family:
     aliases: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[Ignored, ...] = ()
     sizes: Mapping[str, Config] = field(default_factory=dict)
+    tokens: TokenLayout = TEXT_TO_TEXT
     saved_config: Callable[[Config, Model], Config] = lambda config, model: config
     renames: tuple[tuple[str, str], ...] = ()
     modules: tuple[tuple[str, str], ...] = ()

@@ -7,7 +7,7 @@ with the tokens. The pooler, a tanh layer on the first position, belongs to the 
 from collections.abc import Collection, Iterator
 
 from mainspring import spec
-from mainspring.families import Config, Family
+from mainspring.families import Config, Family, TokenLayout
 from mainspring.families.heads import Stored, find_heads, saved_config
 from mainspring.families.keys import Keys, activation, check_divides, labels, words
 from mainspring.families.layout import layer_pairs, module, norm
@@ -150,6 +150,22 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
             yield same(f"{ours}.bias", "cls.predictions.bias")
 
 
+def _size(depth: int, width: int) -> Config:
+    return {
+        "model_type": "bert",
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+    }
+
+
 EXAMPLE: Config = {
     "model_type": "bert",
     "vocab_size": 40,
@@ -178,6 +194,17 @@ FAMILY = Family(
         (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # a model stored without a head
     ),
     head=head,
+    # Turc et al., "Well-Read Students Learn Better", 2019.
+    sizes={
+        "bert-tiny": _size(2, 128),
+        "bert-mini": _size(4, 256),
+        "bert-small": _size(4, 512),
+    },
+    tokens=TokenLayout(
+        {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        before=("cls",),
+        after=("sep",),
+    ),
     examples=tuple(
         {**EXAMPLE, **more}
         for more in (

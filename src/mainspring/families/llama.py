@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 from mainspring import spec
 from mainspring.errors import BadOption
-from mainspring.families import Config, Family
+from mainspring.families import Config, Family, TokenLayout
 from mainspring.families.heads import (
     CAUSAL,
     causal_classes,
@@ -204,6 +204,24 @@ def _saved(config: Config, model: spec.Model) -> Config:
     return named if head is None else {**named, "tie_word_embeddings": head.tied}
 
 
+def _size(depth: int, width: int, key_value_heads: int) -> Config:
+    """Heads of 64, and a gated feed-forward of as many weights as a plain one of 4 times the
+    width (Shazeer, 2020), rounded to what kernels like."""
+    return {
+        "model_type": "llama",
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": width // 64,
+        "num_key_value_heads": key_value_heads,
+        "intermediate_size": -(-8 * width // 3 // 64) * 64,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 2048,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": True,
+    }
+
+
 EXAMPLE: Config = {
     "vocab_size": 40,
     "hidden_size": 24,
@@ -232,6 +250,11 @@ FAMILY = Family(
     saved_config=_saved,
     renames=((r"^(embed_tokens|layers|norm)\.", r"model.\1."),),  # stored without a head
     head=head,
+    # As wide as T5's sizes of these names.
+    sizes={"llama-tiny": _size(4, 256, 2), "llama-mini": _size(8, 384, 2)},
+    tokens=TokenLayout(
+        {"unk": "<unk>", "bos": "<s>", "eos": "</s>", "pad": "<pad>"}, before=("bos",)
+    ),
     examples=(
         {**EXAMPLE, "model_type": "llama", "rope_scaling": LLAMA3, "tie_word_embeddings": True},
         {**EXAMPLE, "model_type": "llama", "attention_bias": True, "mlp_bias": True},

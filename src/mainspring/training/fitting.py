@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mainspring import events, registry
-from mainspring.checkpoints.bundle import Bundle, load, new_bundle
+from mainspring.checkpoints.bundle import Bundle, family_of_size, load, new_bundle
 from mainspring.checkpoints.heads import with_head
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 from mainspring.compute.devices import choose_device
@@ -116,12 +116,13 @@ def _bundle(options: dict[str, Any], data: DataSet, out: Path, resume: bool) -> 
     if options["model"]:
         return load(options["model"])
     tokenizer = Tokenizer.open(out) if resume else None
+    layout = family_of_size(options["from_scratch"]).tokens
     if tokenizer is None:
         events.note(
             f"training a {options['tokenizer']} tokenizer of {options['vocabulary']} tokens"
         )
         texts = training_texts(data)
-        tokenizer = train_tokenizer(texts, options["vocabulary"], options["tokenizer"])
+        tokenizer = train_tokenizer(texts, options["vocabulary"], options["tokenizer"], layout)
     return new_bundle(options["from_scratch"], tokenizer, options["seed"])
 
 
