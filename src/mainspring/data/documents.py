@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text
+from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text, suffix
 from mainspring.data.skipped import SkipLog
+from mainspring.languages import is_code
 from mainspring.text import sentences
 
 LONGEST_LINE = 1 << 20
@@ -30,7 +31,10 @@ def read_pieces(path: Path, skipped: SkipLog, *, size: int) -> Iterator[Row]:
 
 
 def read_line_pairs(source: Path, target: Path, skipped: SkipLog) -> Iterator[Row]:
-    """Line n of one file with line n of the other, as the columns `source` and `target`."""
+    """Line n of one file with line n of the other. The columns are `source` and `target`, or the
+    languages that the files' suffixes name (`train.en`, `train.de`)."""
+    names = [file_language(file) for file in (source, target)]
+    columns = names if all(names) else ["source", "target"]
     with open_text(source) as sources, open_text(target) as targets:
         for line, (left, right) in enumerate(itertools.zip_longest(sources, targets), 1):
             if left is None or right is None:
@@ -41,8 +45,14 @@ def read_line_pairs(source: Path, target: Path, skipped: SkipLog) -> Iterator[Ro
             elif UNDECODABLE in left + right:
                 skipped.add("undecodable bytes", file=source, line=line, raw=left)
             else:
-                values = {"source": left.rstrip("\n"), "target": right.rstrip("\n")}
-                yield Row(values, str(source), line)
+                texts = (left.rstrip("\n"), right.rstrip("\n"))
+                yield Row(dict(zip(columns, texts, strict=True)), str(source), line)
+
+
+def file_language(file: Path) -> str:
+    """The language that a file's suffix names, or "" where it names none."""
+    code = suffix(file)[1:]
+    return code if is_code(code) else ""
 
 
 def read_file_pairs(source: Path | None, target: Path | None, skipped: SkipLog) -> Iterator[Row]:

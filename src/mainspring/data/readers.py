@@ -20,6 +20,7 @@ from mainspring.data.rows import Row, suffix
 from mainspring.data.skipped import SkipLog
 from mainspring.data.sources import Source, sources
 from mainspring.data.tables import read_arrow, read_parquet
+from mainspring.data.tmx import read_tmx
 from mainspring.errors import BadData
 
 __all__ = ["READERS", "Row", "Source", "columns", "read_rows", "sources"]
@@ -33,6 +34,7 @@ READERS: dict[str, Callable[[Path, SkipLog], Iterator[Row]]] = {
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     ".feather": read_arrow,
+    ".tmx": read_tmx,
     ".txt": read_document,
     ".text": read_document,
     ".md": read_document,

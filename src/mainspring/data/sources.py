@@ -5,8 +5,9 @@ A file is one source. A folder is looked at in this order, and the first that ap
 1. a Hugging Face dataset saved to disk (`dataset_dict.json` or `state.json`);
 2. folders named like splits (`train`, `valid`, `test` ...), each looked at by the same rules;
 3. two folders of texts with equal names (`source/a.txt` and `target/a.txt`);
-4. files with lines side by side (`train.source` and `train.target`);
-5. tables: CSV, TSV, JSONL, JSON, Parquet, Arrow, CoNLL. `train.csv`,
+4. files with lines side by side (`train.source` and `train.target`; or one a language, `train.en`
+   and `train.de`, of which one may also be named by itself);
+5. tables: CSV, TSV, JSONL, JSON, Parquet, Arrow, TMX, CoNLL. `train.csv`,
    `train-00000-of-00002.parquet` and `news_train.jsonl` name their split; where some do, files that
    name none are left out;
 6. texts: `a.txt` with `a.summary.txt` or `a.target.txt` is a pair, and where no text has a partner
@@ -25,6 +26,7 @@ from typing import Literal
 
 from mainspring import events
 from mainspring.data.conll import SUFFIXES as CONLL_SUFFIXES
+from mainspring.data.documents import file_language
 from mainspring.data.rows import COMPRESSED, stem, suffix
 from mainspring.errors import BadData, Missing
 from mainspring.text import listed
@@ -46,6 +48,7 @@ ORDER = ("train", "validation", "test", None)
 TABLES = (
     *(".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather"),
     *CONLL_SUFFIXES,
+    ".tmx",
 )
 TEXTS = (".txt", ".text", ".md")
 KNOWN = (*TABLES, *TEXTS)
@@ -86,6 +89,11 @@ def sources(path: str | Path) -> list[Source]:
         near = _nearest(path)
         raise Missing(f"no file or folder {path}" + (f"; did you mean {near}?" if near else ""))
     kind = _kind(path)
+    if kind is None and file_language(path):
+        found = _language_pairs([e for e in sorted(path.parent.iterdir()) if _is_side(e, path)])
+        if not found:
+            raise BadData("no file beside it with the same lines in another language", file=path)
+        return [replace(pair, split=None) for pair in found]
     if kind is None:
         raise BadData(
             f"unknown kind of file; known suffixes are {listed(KNOWN)} "
@@ -104,6 +112,7 @@ def _in_folder(folder: Path) -> list[Source]:
         or _split_folders(folders)
         or _paired_folders(folders)
         or _line_pairs(files)
+        or _language_pairs(files)
         or _tables(files)
         or _texts(files)
     )
@@ -185,6 +194,29 @@ def _line_pairs(files: list[Path]) -> list[Source]:
                 raise BadData(f"its {LINE_SUFFIXES[left.suffix]} file is missing", file=file)
             found.append(Source("line pairs", (file, partner), _split_of(left.stem)))
     return _merged(found)
+
+
+def _language_pairs(files: list[Path]) -> list[Source]:
+    """Files that differ in the language their suffix names."""
+    sides: dict[str, list[Path]] = {}
+    for file in files:
+        if file_language(file) and suffix(file) not in KNOWN:
+            sides.setdefault(stem(file), []).append(file)
+    found = []
+    for name, pair in sides.items():
+        if len(pair) > 2:
+            raise BadData(
+                f"files side by side come in twos, one a language: {listed([f.name for f in pair])}"
+                "; put two of them into a folder of their own",
+                file=pair[0],
+            )
+        if len(pair) == 2:
+            found.append(Source("line pairs", tuple(pair), _split_of(name)))
+    return _merged(found)
+
+
+def _is_side(entry: Path, file: Path) -> bool:
+    return entry.is_file() and stem(entry) == stem(file) and entry.name[0] not in "._"
 
 
 def _plain_name(file: Path) -> str:
