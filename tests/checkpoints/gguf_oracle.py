@@ -1,7 +1,6 @@
 """GGUF files of tiny `transformers` models, made by the `gguf` library as llama.cpp's converter
 makes them: none of our code is in it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from torch import Tensor
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
+IDS = torch.tensor([[5, 17, 40, 8, 23, 9, 9, 31, 2, 44, 13]])
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 # Where the half-precision scales lie in a block of the kinds that the library cannot write.
 SCALES = {Kind.Q2_K: (80, 82), Kind.Q3_K: (108,), Kind.Q4_K: (0, 2), Kind.Q5_K: (0, 2)}
 SCALES |= {Kind.Q6_K: (208,)}
@@ -43,6 +44,77 @@ def tiny(kind: str, **more: Any) -> Any:
         else:
             parameter.data = noise * (0.3 if "embed" in name else parameter.shape[-1] ** -0.5)
     return model.eval()
+
+
+def logits(model: Any) -> Tensor:
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+# name -> model type, config, and the values that the file says beside the usual ones
+GEMMA = {"head_dim": 16, "hidden_activation": "gelu_pytorch_tanh"}
+WINDOWED = {**GEMMA, "sliding_window": 4, "query_pre_attn_scalar": 16}
+MODELS = {
+    "llama": ("llama", {}, {}),
+    "llama, biases": ("llama", {"attention_bias": True, "mlp_bias": True}, {}),
+    "llama, bands": ("llama", {"rope_parameters": LLAMA3, "head_dim": 16}, {}),
+    "llama, untied": ("llama", {"tie_word_embeddings": False, "head_dim": 16}, {}),
+    "llama, linear": (
+        "llama",
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.5}},
+        {"rope__scaling__type": "linear", "rope__scaling__factor": 2.5},
+    ),
+    "mistral": ("mistral", {"sliding_window": None, "head_dim": 16}, {}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 5}, {}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}, {}),
+    "qwen2, yarn": (
+        "qwen2",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 500.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
+        },
+        {
+            "rope__scaling__type": "yarn",
+            "rope__scaling__factor": 4.0,
+            "rope__scaling__original_context_length": 16,
+        },
+    ),
+    "qwen3": ("qwen3", {"head_dim": 10}, {}),
+    "gemma": ("gemma", {"head_dim": 16}, {}),
+    "gemma2": (
+        "gemma2",
+        {**WINDOWED, "attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0},
+        {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0},
+    ),
+    "gemma3": (
+        "gemma3_text",
+        {**WINDOWED, "num_hidden_layers": 7, "layer_types": None},
+        {},
+    ),
+    "gemma3, other windows": (
+        "gemma3_text",
+        {
+            **WINDOWED,
+            "num_hidden_layers": 2,
+            "layer_types": ["full_attention", "sliding_attention"],
+        },
+        {"attention__sliding_window_pattern": [False, True]},
+    ),
+}
 
 
 def permuted(weights: Tensor, heads: int) -> Tensor:
@@ -135,11 +207,6 @@ def opened_by_transformers(file: Path) -> Any:
     return model.eval()
 
 
-def ids_of(file: Path, text: str) -> list[int]:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    return tokenizer(text)["input_ids"]
-
-
 def with_tokenizer(
     file: Path, model: str, tokens: list[str], types: list[int], **more: Any
 ) -> Path:
@@ -159,7 +226,3 @@ def with_tokenizer(
             writer.add_string(f"tokenizer.ggml.{name}", value)
     write(writer)
     return file
-
-
-def as_json(data: Any) -> Any:
-    return json.loads(json.dumps(data))

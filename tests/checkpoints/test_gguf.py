@@ -9,29 +9,14 @@ import pytest
 import torch
 import transformers
 from gguf import GGMLQuantizationType as Kind
+from gguf_oracle import CLOSE, LLAMA3, MODELS, logits
 
 from mainspring.checkpoints.bundle import load
 from mainspring.checkpoints.gguf_file import GGUFFile
 from mainspring.errors import BadOption, BadWeights, Missing, Refused
 
-IDS = torch.tensor([[5, 17, 40, 8, 23, 9, 9, 31, 2, 44, 13]])
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 PLAIN = (Kind.F32, Kind.F16, Kind.BF16)
 SMALL = (Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1)
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-
-
-def logits(model) -> torch.Tensor:
-    with torch.no_grad():
-        return model(IDS).logits
-
 
 # -- tensors --------------------------------------------------------------------------------------
 
@@ -70,60 +55,6 @@ def test_a_model_in_half_the_memory(tmp_path: Path) -> None:
 
 
 # -- architectures --------------------------------------------------------------------------------
-
-GEMMA = {"head_dim": 16, "hidden_activation": "gelu_pytorch_tanh"}
-WINDOWED = {**GEMMA, "sliding_window": 4, "query_pre_attn_scalar": 16}
-MODELS = {
-    "llama": ("llama", {}, {}),
-    "llama, biases": ("llama", {"attention_bias": True, "mlp_bias": True}, {}),
-    "llama, bands": ("llama", {"rope_parameters": LLAMA3, "head_dim": 16}, {}),
-    "llama, untied": ("llama", {"tie_word_embeddings": False, "head_dim": 16}, {}),
-    "llama, linear": (
-        "llama",
-        {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.5}},
-        {"rope__scaling__type": "linear", "rope__scaling__factor": 2.5},
-    ),
-    "mistral": ("mistral", {"sliding_window": None, "head_dim": 16}, {}),
-    "smollm3": ("smollm3", {"num_hidden_layers": 5}, {}),
-    "qwen2": ("qwen2", {"tie_word_embeddings": True}, {}),
-    "qwen2, yarn": (
-        "qwen2",
-        {
-            "rope_parameters": {
-                "rope_type": "yarn",
-                "rope_theta": 500.0,
-                "factor": 4.0,
-                "original_max_position_embeddings": 16,
-            }
-        },
-        {
-            "rope__scaling__type": "yarn",
-            "rope__scaling__factor": 4.0,
-            "rope__scaling__original_context_length": 16,
-        },
-    ),
-    "qwen3": ("qwen3", {"head_dim": 10}, {}),
-    "gemma": ("gemma", {"head_dim": 16}, {}),
-    "gemma2": (
-        "gemma2",
-        {**WINDOWED, "attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0},
-        {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0},
-    ),
-    "gemma3": (
-        "gemma3_text",
-        {**WINDOWED, "num_hidden_layers": 7, "layer_types": None},
-        {},
-    ),
-    "gemma3, other windows": (
-        "gemma3_text",
-        {
-            **WINDOWED,
-            "num_hidden_layers": 2,
-            "layer_types": ["full_attention", "sliding_attention"],
-        },
-        {"attention__sliding_window_pattern": [False, True]},
-    ),
-}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -38,20 +38,25 @@ class GGUFCheckpoint:
     generation: dict[str, Any]
     tokenizer: Tokenizer | None
 
+    def names(self) -> list[tuple[str, str]]:
+        """(GGUF's name, `transformers`' name) of each of the weights."""
+        architecture = find_architecture(self.stored)
+        # What is read into the config is no weight.
+        return [(n, their_name(architecture, n)) for n in self.stored if n != FREQUENCIES]
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """(`transformers`' name, tensor), in memory of its own. Quantised tensors are float32."""
         architecture = find_architecture(self.stored)
-        for name in self.stored:
-            if name != FREQUENCIES:  # read into the config
-                how = operation(architecture, name, self.config)
-                try:
-                    [tensor] = how.take(self.stored[name])
-                except RuntimeError as error:
-                    raise BadWeights(
-                        f"{self.stored.file}: tensor `{name}` does not have the heads that the "
-                        f"file states ({error})"
-                    ) from None
-                yield their_name(architecture, name), tensor
+        for name, theirs in self.names():
+            how = operation(architecture, name, self.config)
+            try:
+                [tensor] = how.take(self.stored[name])
+            except RuntimeError as error:
+                raise BadWeights(
+                    f"{self.stored.file}: tensor `{name}` does not have the heads that the file "
+                    f"states ({error})"
+                ) from None
+            yield theirs, tensor
 
 
 def find_gguf(place: Path) -> Path | None:

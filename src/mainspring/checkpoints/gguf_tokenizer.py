@@ -22,13 +22,13 @@ from mainspring.checkpoints.sentencepiece import (
     SentencePieceModel,
     build_tokenizer,
 )
-from mainspring.checkpoints.tokenizer import Tokenizer, add_around
+from mainspring.checkpoints.tokenizer import CHAT, Tokenizer, add_around
 from mainspring.errors import BadOption, BadWeights
 
 if TYPE_CHECKING:
     import tokenizers
 
-PREFIX, TEMPLATE = "tokenizer.ggml.", "chat_template.jinja"
+PREFIX = "tokenizer.ggml."
 SENTENCEPIECE = {"llama": BPE, "t5": UNIGRAM}
 SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
@@ -51,10 +51,12 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "llama-bpe": (_LLAMA3,),
     "qwen2": (_LLAMA3.replace("{1,3}", ""),),
     "tekken": (_TEKKEN,),
+    "dbrx": (_LLAMA3,),
     "default": (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
 }
 ALIASES = {
-    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "pixtral", "smaug-bpe"), "llama-bpe"),
+    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "pixtral"), "llama-bpe"),
+    "smaug-bpe": "dbrx",
     **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone"), "smollm"),
     **dict.fromkeys(("deepseek-r1-qwen", "megrez", "stablelm2", "kormo"), "qwen2"),
     **dict.fromkeys(("mpt", "olmo", "jais", "trillion", "phi-2"), "gpt-2"),
@@ -105,7 +107,7 @@ def read_tokenizer(metadata: Mapping[str, Any], file: Path) -> Tokenizer | None:
     if first or last:
         add_around(backend, special, first, last)
     template = metadata.get("tokenizer.chat_template")
-    files = {TEMPLATE: template.encode()} if isinstance(template, str) else {}
+    files = {CHAT: template.encode()} if isinstance(template, str) else {}
     return Tokenizer(backend, special, files)
 
 
