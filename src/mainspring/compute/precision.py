@@ -4,7 +4,8 @@ the core's. What comes out answers the same calls and cannot be trained or saved
     float32    the numbers of the core; fused projections and cheap steps
     bfloat16   weights and products in bfloat16; residual stream, norms and softmax in float32
     int8       what decoding reads at each step: weights in 8 bits with a scale per output,
-               activations in 8 bits with a scale per row; the rest as in bfloat16
+               activations in 8 bits with a scale per row, smoothed before in decoder-only models;
+               the rest as in bfloat16
 """
 
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from mainspring.compute.projections import (
     ProjectedVocabularyHead,
     Projection,
 )
+from mainspring.compute.smoothing import smooth
 from mainspring.compute.step_parts import fits
 from mainspring.compute.swap import place, swap
 from mainspring.core.attention import KeyValue, QueryKeyValue
@@ -99,11 +101,13 @@ def prepare(
     assert last is not None
     # After norms that close each part, the hidden states stay float32, and so do heads' own layers.
     head_dtype = torch.float32 if any(type(m) is PostNorm for m in last.modules()) else dtype
+    scale = smooth(model) if chosen == "int8" and device.type == "cpu" else None
     for name, head in model.heads.items():
         if type(head) is VocabularyHead and chosen != "float32":
             table = model.table(model.spec.decoder or model.spec.encoder)
             make = _maker(chosen, device, by_row=True)
-            place(model, f"heads.{name}", ProjectedVocabularyHead(head, table, make, head_dtype))
+            made = ProjectedVocabularyHead(head, table, make, head_dtype, scale)
+            place(model, f"heads.{name}", made)
         else:
             head.to(head_dtype)
     for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):

@@ -217,10 +217,18 @@ class JoinedGatedUp(nn.Module):
 
 
 class ProjectedVocabularyHead(nn.Module):
-    """In the place of `VocabularyHead`: it owns a packed copy of a tied table, `scale` included."""
+    """In the place of `VocabularyHead`: it owns a packed copy of a tied table, `scale` included.
+
+    Its input is divided by `smoothing` (D), its weights multiplied.
+    """
 
     def __init__(
-        self, old: VocabularyHead, table: nn.Embedding | None, make: Make, dtype: torch.dtype
+        self,
+        old: VocabularyHead,
+        table: nn.Embedding | None,
+        make: Make,
+        dtype: torch.dtype,
+        smoothing: Tensor | None = None,
     ):
         super().__init__()
         self.hidden, self.norm = old.hidden.to(dtype), old.norm.to(dtype)
@@ -231,12 +239,18 @@ class ProjectedVocabularyHead(nn.Module):
         else:
             weight = old.out.weight.detach()
         # The scale of T5's hidden states is taken into the weight: one pass less at each step.
-        self.out = make(weight if old.scale == 1.0 else weight * old.scale, None, None)
+        weight = weight if old.scale == 1.0 else weight * old.scale
+        self.shrink: Tensor | None
+        self.register_buffer("shrink", None if smoothing is None else (1 / smoothing).to(dtype))
+        self.out = make(weight if smoothing is None else weight * smoothing, None, None)
 
     def forward(
         self, x_BTD: Tensor, table: nn.Embedding | None, keep_BT: Tensor | None = None
     ) -> Tensor:
-        logits_BTV = self.out(self.norm(self.hidden(x_BTD)))
+        x_BTD = self.norm(self.hidden(x_BTD))
+        if self.shrink is not None:
+            x_BTD = x_BTD * self.shrink
+        logits_BTV = self.out(x_BTD)
         if self.bias is not None:
             logits_BTV = logits_BTV + self.bias
         if self.soft_cap is not None:
