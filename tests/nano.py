@@ -166,3 +166,67 @@ def _main(
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+# -- tokenizers of translation models --------------------------------------------------------------
+
+
+def _sentencepiece(file: Path, texts: list[str], kind: str, size: int) -> list[str]:
+    """Trains a SentencePiece model; its pieces."""
+    import io
+
+    import sentencepiece
+
+    made = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=made,
+        model_type=kind,
+        vocab_size=size,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        num_threads=1,
+    )
+    file.write_bytes(made.getvalue())
+    model = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
+    return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+
+
+def _sides() -> tuple[list[str], list[str]]:
+    """Sentences, and the same ones in another language (with its words spelled backwards)."""
+    read = [text for row in pairs(60) for text in (row["article"], row["summary"])]
+    return read, [" ".join(word[::-1] for word in text.split()) for text in read]
+
+
+def marian_tokenizer(folder: Path) -> Path:
+    """A tokenizer as OPUS-MT's models have it; `rare.json` names a piece that has no number."""
+    read, written = _sides()
+    pieces = _sentencepiece(folder / "source.spm", read, "unigram", 120)
+    others = _sentencepiece(folder / "target.spm", written, "unigram", 110)
+    special = ("<unk>", "<s>", "</s>")
+    known = [piece for piece in dict.fromkeys([*pieces, *others]) if piece not in special]
+    rare = next(piece for piece in reversed(pieces) if len(piece) > 4 and piece not in others)
+    known.remove(rare)
+    tokens = ["</s>", "<unk>", *known, ">>deu<<", ">>fra<<", "<pad>"]
+    numbers = {token: number for number, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
+    (folder / "rare.json").write_text(json.dumps(rare), encoding="utf-8")
+    config = {"tokenizer_class": "MarianTokenizer", "source_lang": "en", "target_lang": "de"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def m2m100_tokenizer(folder: Path) -> Path:
+    """A tokenizer as M2M100 has it, a token for each of a hundred languages behind the pieces."""
+    texts = [text for side in _sides() for text in side]
+    pieces = _sentencepiece(folder / "sentencepiece.bpe.model", texts, "bpe", 140)
+    special = ("<unk>", "<s>", "</s>")
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *(piece for piece in pieces if piece not in special)]
+    numbers = {token: number for number, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
+    from mainspring.checkpoints.numbered import LANGUAGES
+
+    languages = [f"__{code}__" for code in LANGUAGES["m2m100"].split()]
+    config = {"tokenizer_class": "M2M100Tokenizer", "additional_special_tokens": languages}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder

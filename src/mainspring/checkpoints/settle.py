@@ -16,6 +16,7 @@ from pathlib import Path
 from mainspring.checkpoints.config import CONFIG, GENERATION_CONFIG
 from mainspring.checkpoints.sentence import MODULES
 from mainspring.checkpoints.tokenizer import FILES as TOKENIZER_FILES
+from mainspring.checkpoints.tokenizer import NUMBERS, SIDES
 from mainspring.errors import BadWeights
 
 DRAFT, READY, MANIFEST = ".draft", ".ready", ".manifest.json"
@@ -26,7 +27,10 @@ CARRIED = (
     "processor_config.json",
 )
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-KNOWN = (CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, *CARRIED, *ADAPTER)
+KNOWN = (
+    *(CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, NUMBERS, *SIDES),
+    *(*CARRIED, *ADAPTER),
+)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
 CHAT = "chat_template.jinja"
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 FILES = (TOKENIZER, CONFIG, SPECIAL_MAP, ADDED, CHAT, *SENTENCEPIECE)
+# Where SentencePiece only cuts, a file that numbers the pieces, and a model for each side.
+NUMBERS, SIDES = "vocab.json", ("source.spm", "target.spm")
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 T5_CLASSES = ("T5Tokenizer", "T5TokenizerFast", "MT5Tokenizer", "MT5TokenizerFast")
 
@@ -58,6 +60,26 @@ class Tokenizer:
         """`encode` for each of `texts`, on all cores."""
         found = self.backend.encode_batch_fast(list(texts), add_special_tokens=special)
         return [encoding.ids for encoding in found]
+
+    def offsets_many(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """For each text its ids, without special tokens, and where each token stands in it
+        (start, end), in characters. Tokens that are parts of one character share its place."""
+        found = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [(encoding.ids, encoding.offsets) for encoding in found]
+
+    @property
+    def writer(self) -> "Tokenizer":
+        """The tokenizer of texts that are to be written, which some models cut in another way."""
+        return self
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the checkpoint puts before and after a text."""
+        ids, inside = self.encode("a"), self.encode("a", special=False)
+        for at in range(len(ids) - len(inside) + 1):
+            if ids[at : at + len(inside)] == inside:
+                return ids[:at], ids[at + len(inside) :]
+        return [], []
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`. Negative ids (ignored labels) and ids past the vocabulary are left
@@ -102,6 +124,16 @@ class Tokenizer:
     def unk_id(self) -> int | None:
         return self._special_id("unk")
 
+    def with_tokens(self, tokens: Sequence[str]) -> "Tokenizer":
+        """The tokenizer with more tokens, each found in texts before anything else is done to
+        them, and decoded as it is written."""
+        import tokenizers
+
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.add_tokens([tokenizers.AddedToken(t, normalized=False) for t in tokens])
+        written = backend.to_str(pretty=False).encode()
+        return Tokenizer(backend, self.special, {**self.files, TOKENIZER: written})
+
     # -- conversations -------------------------------------------------------------------------
 
     @cached_property
@@ -130,6 +162,12 @@ class Tokenizer:
     def open(cls, folder: Path) -> "Tokenizer | None":
         """The tokenizer of a checkpoint folder; None where the folder has none."""
         files = {name: folder / name for name in FILES if (folder / name).is_file()}
+        if (folder / SIDES[0]).is_file() or (
+            (folder / NUMBERS).is_file() and SENTENCEPIECE[1] in files and TOKENIZER not in files
+        ):
+            from mainspring.checkpoints.numbered import open_numbered
+
+            return open_numbered(folder)
         spm = next((files[name] for name in SENTENCEPIECE if name in files), None)
         if TOKENIZER not in files and spm is None:
             return None
@@ -143,7 +181,7 @@ class Tokenizer:
             assert spm is not None
             backend = _open_sentencepiece(spm, config, is_t5)
         _add_tokens(backend, config, files.get(ADDED), folder)
-        special = _special_tokens(backend, {**named, **config})
+        special = special_tokens(backend, {**named, **config})
         if not is_t5 and ("add_bos_token" in config or "add_eos_token" in config):
             begins, ends = bool(config.get("add_bos_token")), bool(config.get("add_eos_token"))
             add_around(backend, special, begins, ends)
@@ -230,7 +268,7 @@ def _add_tokens(
             )
 
 
-def _special_tokens(backend: "tokenizers.Tokenizer", named: Mapping[str, Any]) -> dict[str, str]:
+def special_tokens(backend: "tokenizers.Tokenizer", named: Mapping[str, Any]) -> dict[str, str]:
     """The token of each part, as the side files name it, or by its usual name."""
     special = {}
     usual = {"pad": PAD, "eos": EOS, "bos": "<s>", "unk": UNK}

@@ -54,7 +54,7 @@ def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[E
     """Examples of rows with a `text` and a `target`."""
     eos, limits = end_id(tokenizer), setup.limits
     sources = tokenizer.encode_many([setup.prefix + row["text"] for row in rows])
-    targets = tokenizer.encode_many([row["target"] for row in rows])
+    targets = tokenizer.writer.encode_many([row["target"] for row in rows])
     examples = []
     for source, target in zip(sources, targets, strict=True):
         source_ids, source_lost = cut(source, limits.source, eos)
