@@ -17,12 +17,22 @@ _PLACES = {
     "fit": "mainspring.verbs.fit",
     "run": "mainspring.verbs.run",
     "evaluate": "mainspring.verbs.evaluate",
+    "get": "mainspring.verbs.get",
     "load": "mainspring.checkpoints.bundle",
     "show_progress": "mainspring.console",
     "MainspringError": "mainspring.errors",
 }
 
-__all__ = ["MainspringError", "__version__", "evaluate", "fit", "load", "run", "show_progress"]
+__all__ = [
+    "MainspringError",
+    "__version__",
+    "evaluate",
+    "fit",
+    "get",
+    "load",
+    "run",
+    "show_progress",
+]
 
 if TYPE_CHECKING:
     from mainspring.checkpoints.bundle import load
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
     from mainspring.errors import MainspringError
     from mainspring.verbs.evaluate import evaluate
     from mainspring.verbs.fit import fit
+    from mainspring.verbs.get import get
     from mainspring.verbs.run import run
 
 

@@ -222,8 +222,7 @@ def fit(data: Path, out: Path, **options: Any) -> FitResult:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"from_scratch": None}, r"--model\) or a size \(--from-scratch"),
-        ({"model": "x"}, r"--model\) or a size \(--from-scratch"),
+        ({"model": "x"}, "--model and --from-scratch exclude each other"),
         ({"epochs": 0}, "--epochs must be at least 1, not 0"),
         ({"steps": -1}, "--steps must be at least 1, not -1"),
         ({"minutes": 0}, "--minutes must be above 0, not 0"),
