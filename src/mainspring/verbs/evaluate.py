@@ -60,6 +60,8 @@ def evaluate(
         Column of the input text, where its name is not one of the accepted ones.
     target
         Column of the reference.
+    columns
+        Columns of any fields, by field: --columns.label sentiment.
     limit
         Score only the first rows, this many.
     max_source
