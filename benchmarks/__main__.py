@@ -14,7 +14,14 @@ from benchmarks.turns import ContestantFailed
 from mainspring.threads import wait_politely
 
 # In the order in which they run.
-ENTRIES = ("machine", "training_curve", "training_speed", "generation_speed", "cold_start")
+ENTRIES = (
+    "machine",
+    "training_curve",
+    "training_speed",
+    "lora_speed",
+    "generation_speed",
+    "cold_start",
+)
 
 
 def entry(name: str) -> Entry:

@@ -23,6 +23,9 @@ class Scale:
     speed_tokens: int
     speed_steps: int
     speed_rounds: int
+    lora_tokens: int
+    lora_steps: int
+    lora_rounds: int
     generation_rounds: int
     extra_rounds: int
     new_tokens: int
@@ -42,6 +45,9 @@ FULL = Scale(
     speed_tokens=4096,
     speed_steps=2,
     speed_rounds=7,
+    lora_tokens=2048,
+    lora_steps=2,
+    lora_rounds=5,
     generation_rounds=5,
     extra_rounds=3,
     new_tokens=64,
@@ -60,6 +66,9 @@ QUICK = Scale(
     speed_tokens=2048,
     speed_steps=1,
     speed_rounds=3,
+    lora_tokens=1024,
+    lora_steps=1,
+    lora_rounds=2,
     generation_rounds=2,
     extra_rounds=1,
     new_tokens=16,

@@ -1,7 +1,7 @@
 """The state of a run on disk: safetensors and JSON, written whole or not at all.
 
     OUT/state/step-00000120/
-        weights.safetensors      the float32 weights, in our names
+        weights.safetensors      the float32 weights that learn, in our names
         optimizer.safetensors    the optimizer's tensors, `weight name|state name`
         state.json               step, scores, hashes: everything else
 
@@ -34,6 +34,12 @@ def parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[
     return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
 
 
+def learned_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state but for the weights that are frozen."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
 def save_state(
     out: Path,
     step: int,
@@ -60,7 +66,7 @@ def save_state(
     except OSError as error:
         raise BadWeights(f"{temporary}: could not be made ({error})") from error
     try:
-        write_tensors(model.state_dict(), temporary / WEIGHTS)
+        write_tensors(learned_weights(model), temporary / WEIGHTS)
         names = parameter_names(model, optimizer)
         tensors = {
             f"{names[index]}|{key}": value
@@ -110,7 +116,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Puts saved weights and optimizer tensors back, in place."""
     with TensorFiles([folder / WEIGHTS]) as weights, torch.no_grad():
-        ours = model.state_dict()
+        ours = learned_weights(model)
         if set(weights) != set(ours):
             odd = sorted(set(weights) ^ set(ours))
             raise BadWeights(f"{folder / WEIGHTS}: not of this model (first difference: {odd[0]})")

@@ -1,7 +1,8 @@
 """A whole training run: data, model, pre-flight, session, result. What `fit` calls.
 
 OUT/
-    config.json, model.safetensors, tokenizer.json, README.md …    the best model so far
+    config.json, model.safetensors, tokenizer.json, README.md …    the best model so far; with LoRA
+                         adapter_config.json and adapter_model.safetensors in the place of the first
     mainspring.json      the task, its prefix and limits
     run.json             options, versions, data: what the run is
     metrics.jsonl        one line per step and per evaluation
@@ -27,6 +28,7 @@ from mainspring.checkpoints.heads import with_head
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 from mainspring.compute.devices import choose_device
 from mainspring.compute.hardware import memory_bytes
+from mainspring.compute.lora import Lora
 from mainspring.compute.memory import keep_freed_memory
 from mainspring.compute.training import prepare_for_training
 from mainspring.data.batches import BatchPlan, plan_batches
@@ -47,6 +49,7 @@ from mainspring.tasks.settings import FILE as TASK_FILE
 from mainspring.tasks.settings import setup_bytes, setup_of
 from mainspring.text import duration, listed
 from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE, checkpointing
+from mainspring.training.adapting import attach_adapter, describe, frozen_hash
 from mainspring.training.loop import BatchSource, evaluate_loss, train
 from mainspring.training.optimizer import LearningRate, build_optimizer
 from mainspring.training.preflight import (
@@ -72,7 +75,7 @@ from mainspring.training.session import (
 from mainspring.weights.files import write_text
 
 EVALUATIONS = 8  # in a run, where the user says nothing
-FINE_TUNE_RATE, SCRATCH_RATE = 3e-4, 1e-3
+FINE_TUNE_RATE, LORA_RATE, SCRATCH_RATE = 3e-4, 1e-3, 1e-3
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ class _Run:
         self.formulation: Formulation = choose_formulation(task, bundle.spec, "fit")
         self.setup = self._setup()
         self.ids: SpecialIds = special_ids(self.tokenizer, bundle.config, bundle.spec)
+        self.lora = self._adapter()
         self.rows = self._encode(data.splits.train, "encoding")
         self.bundle.model.to(choose_device(options["device"]))
         self.valid_rows = self._encode(data.splits.validation, "encoding validation")
@@ -174,6 +178,13 @@ class _Run:
                 self.bundle, self.formulation.head, setup.labels, options["seed"]
             )
         return setup
+
+    def _adapter(self) -> Lora | None:
+        options, head = self.options, self.formulation.head
+        if options["lora"] is None:
+            return None
+        rank, alpha, seed = options["lora"], options["lora_alpha"], options["seed"]
+        return attach_adapter(self.bundle, options["model"], rank, alpha, head, seed)
 
     def _encode(self, rows: np.ndarray, name: str) -> EncodedRows:
         return encode_rows(self.data, rows, self.formulation, self.tokenizer, self.setup, name)
@@ -265,6 +276,7 @@ class _Run:
         peak = self.options["learning_rate"]
         if peak is None:
             peak = FINE_TUNE_RATE if self.options["model"] else SCRATCH_RATE
+            peak = peak if self.lora is None else LORA_RATE
         return LearningRate(peak, total, self.options["warmup"], self.options["schedule"])
 
     def _steps(self, source: BatchSource, timing: Timing) -> int:
@@ -297,21 +309,23 @@ class _Run:
         self.tokenizer.save(self.out)
 
     def _hashes(self, source: BatchSource) -> dict[str, str]:
-        return {
+        hashes = {
             "training data": self.rows.hash,
             "validation data": self.valid_rows.hash,
             "batch plan": source.plan(0).hash,
         }
+        return hashes if self.lora is None else {**hashes, "model": frozen_hash(self.bundle.model)}
 
     def _recorded_run(self, source: BatchSource) -> dict[str, Any]:
         """What `_write_run` wrote, once it is sure that the data is still the same."""
         recorded: dict[str, Any] = json.loads((self.out / RUN_FILE).read_text(encoding="utf-8"))
         for name, found in self._hashes(source).items():
             if recorded[name] != found:
+                what = name if name == "model" else "data"
                 raise BadData(
-                    f"the {name} is not what this run was started with; put the data back as it "
+                    f"the {name} is not what this run was started with; put the {what} back as it "
                     f"was, or start a new run in another --out",
-                    file=self.options["data"],
+                    file=self.options[what],
                 )
         return recorded
 
@@ -348,7 +362,10 @@ class _Run:
                 "max_new_tokens": self.setup.limits.target,
             }
         bundle.extra_files[TASK_FILE] = setup_bytes(self.task.name, self.setup)
-        bundle.save(self.out, self._card(scores))
+        if self.lora is None:
+            bundle.save(self.out, self._card(scores))
+        else:
+            self.lora.save(self.out, bundle, self._card(scores))
 
     def _card(self, scores: dict[str, float]) -> str:
         from mainspring.checkpoints.card import Card, card_text
@@ -362,6 +379,7 @@ class _Run:
                 rows=len(self.data.splits.train),
                 scores=scores,
                 command=self.command,
+                adapter=self.lora is not None,
             )
         )
 
@@ -395,6 +413,7 @@ class _Run:
             ("loss on", picture),
             ("batches", f"{self.options['batch_tokens']} tokens each, padding {plan.padding:.1%}"),
             ("precision", f"{precision} arithmetic, float32 weights"),
+            *([] if self.lora is None else [("adapter", describe(self.lora))]),
             ("memory", f"peak about {memory / 1e9:.1f}{of} GB"),
             (
                 "time",

@@ -71,6 +71,8 @@ def fit(
     minutes: float | None = None,
     batch_tokens: int = 4096,
     accumulate: int = 1,
+    lora: int | None = None,
+    lora_alpha: float | None = None,
     learning_rate: float | None = None,
     warmup: float = 0.03,
     schedule: Literal["linear", "cosine", "constant"] = "linear",
@@ -127,8 +129,13 @@ def fit(
         Source and target tokens of one step, padding included.
     accumulate
         Micro-batches each step is split into: less memory, the same gradient.
+    lora
+        Rank of a LoRA adapter: only it learns (and a new head), the model's weights stay, and what
+        is saved is the adapter, in PEFT's format.
+    lora_alpha
+        Weight of the adapter; by default twice its rank.
     learning_rate
-        Peak of the schedule; by default 3e-4 to fine-tune, 1e-3 from scratch.
+        Peak of the schedule; by default 3e-4 to fine-tune, 1e-3 with --lora or from scratch.
     warmup
         Share of the steps over which the learning rate rises, 0 to 1.
     schedule
@@ -257,7 +264,12 @@ def check(options: dict[str, Any]) -> None:
             raise BadOption("name a checkpoint to start from (--model) or a size (--from-scratch)")
         events.note(f"no --model and no --from-scratch: starting from `{task.model}`")
         options["model"] = task.model
+    if options["lora"] is None and options["lora_alpha"] is not None:
+        raise BadOption("--lora-alpha has no meaning without --lora")
+    if options["lora"] is not None and options["from_scratch"]:
+        raise BadOption("--lora adapts a model that is there (--model), not one --from-scratch")
     for name, least in {
+        "lora": 1,
         "epochs": 1,
         "steps": 1,
         "accumulate": 1,
@@ -280,7 +292,7 @@ def check(options: dict[str, Any]) -> None:
             raise BadOption(
                 f"{_flag(name)} must lie between {low} and {high}, not be {options[name]}"
             )
-    for name in ("learning_rate", "minutes"):
+    for name in ("learning_rate", "lora_alpha", "minutes"):
         if options[name] is not None and not 0 < options[name] < float("inf"):
             raise BadOption(f"{_flag(name)} must be above 0, not {options[name]}")
     if options["tensorboard"] and find_spec("tensorboard") is None:

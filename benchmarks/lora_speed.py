@@ -1,0 +1,128 @@
+"""How fast SmolLM2-135M learns by LoRA on real pairs: whole optimizer steps, real tokens only."""
+
+from pathlib import Path
+
+from benchmarks import material
+from benchmarks.entry import Check, Context, Entry, Ratio, Result, Table
+from benchmarks.lora_contestants import ROWS, LoraSetup, mainspring, peft
+from benchmarks.measure import ratio, spread, turn_order
+from benchmarks.training_contestants import Steps, Trained, falls
+from benchmarks.turns import Contestant, playing
+from mainspring.errors import MainspringError
+from mainspring.training.rows import EncodedRows
+
+OURS = "Mainspring, as fit --lora does it"
+SIXTEEN = f"transformers + peft, batches of {ROWS}"
+SAME = "transformers + peft, our batches"
+PEER = ("transformers", "peft")
+SOURCE, TARGET = 512, 128  # token limits
+# The shape of SmolLM2-135M (its config.json), for machines where the starter is not on the disk.
+SHAPE = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100_000.0,
+    "tie_word_embeddings": True,
+}
+
+
+def run(context: Context) -> Result:
+    """Blocks of steps, interleaved; the first block of each warms up."""
+    scale = context.scale
+    folder, rows, weights = prepared(context)
+    contestants = [
+        Contestant(OURS, mainspring, LoraSetup(folder, rows, scale.lora_tokens)),
+        Contestant(SIXTEEN, peft, LoraSetup(folder, rows, None), PEER),
+        Contestant(SAME, peft, LoraSetup(folder, rows, scale.lora_tokens), PEER),
+    ]
+    done: dict[str, list[Trained]] = {}
+    with playing(contestants) as team:
+        for number in range(scale.lora_rounds + 1):
+            context.say(f"round {number} of {scale.lora_rounds}" if number else "warming up")
+            for name in turn_order(team.names, number):
+                done.setdefault(name, []).append(team.ask(name, Steps(scale.lora_steps)))
+        how, skipped = dict(team.descriptions), dict(team.skipped)
+    peaks = team.peaks
+    speeds = {name: [block.speed for block in blocks[1:]] for name, blocks in done.items()}
+    lines = tuple(
+        (
+            name,
+            spread(speeds[name]).shown(",.0f"),
+            f"{sum(b.tokens for b in blocks) / sum(len(b.losses) for b in blocks):,.0f}",
+            f"{peaks[name] / 1e9:.2f}",
+            how[name],
+        )
+        for name, blocks in done.items()
+    )
+    ratios = [
+        Ratio("training, real tokens/s", OURS, name, ratio(speeds[OURS], speeds[name]), 3.0)
+        for name in (SIXTEEN, SAME)
+        if name in speeds
+    ]
+    ratios += [
+        Ratio("peak memory", OURS, name, spread([peaks[OURS] / peaks[name]]), 1.0, less=True)
+        for name in (SIXTEEN, SAME)
+        if name in speeds
+    ]
+    losses = {name: [x for b in blocks for x in b.losses] for name, blocks in done.items()}
+    return Result(
+        tables=(
+            Table(
+                "LoRA of rank 16 on all linear layers of SmolLM2-135M, bfloat16, AdamW, clipping",
+                ("", "real tokens/s", "tokens a step", "peak GB", "how"),
+                lines,
+                f"{weights}; prompts and answers, loss on the answers.",
+            ),
+        ),
+        ratios=tuple(ratios),
+        checks=tuple(
+            Check(
+                f"the loss of {name} is finite and falls",
+                f"{found[0]:.2f} to {found[-1]:.2f}",
+                falls(found),
+            )
+            for name, found in losses.items()
+        ),
+        skipped=tuple(f"{name}: {why}" for name, why in skipped.items()),
+        data={"tokens_per_second": speeds},
+    )
+
+
+def prepared(context: Context) -> tuple[Path, EncodedRows, str]:
+    """The model's folder, the rows to learn from, and whose weights these are."""
+    from mainspring import registry
+    from mainspring.checkpoints.bundle import Bundle, load
+    from mainspring.core.init import build
+    from mainspring.formulations import Limits, Setup
+    from mainspring.formulations.causal import FORMULATION
+
+    texts = material.corpus(context)
+    try:
+        bundle, weights = load("starter"), "The starter's weights"
+    except MainspringError:
+        tokenizer = material.tokenizer(context, texts)
+        family = registry.find("families", "llama")
+        config = {**SHAPE, "eos_token_id": tokenizer.eos_id, "bos_token_id": None}
+        model = build(family.spec(config, ()), material.SEED).eval()
+        bundle = Bundle(model, config, family, tokenizer)
+        weights = "Fresh weights of that shape"
+    assert bundle.tokenizer is not None
+    values = [{"text": text, "target": summary} for text, summary in texts.train[:2000]]
+    setup = Setup(Limits(SOURCE, TARGET), prefix="Summarize: ", suffix="\n")
+    rows = EncodedRows(FORMULATION.encode(values, bundle.tokenizer, setup))
+    return material.saved(context, "lora-135m", bundle), rows, weights
+
+
+ENTRY = Entry(
+    "lora_speed",
+    "LoRA training speed",
+    "How many real tokens a second does a 135M decoder learn on by LoRA, beside PEFT?",
+    run,
+)
