@@ -28,6 +28,38 @@ def shared_data() -> Path:
     return folder
 
 
+def packaged_model(name: str) -> Path:
+    """The folder of a model that `mainspring get` knows: out of the cache, or fetched once into a
+    folder of the tests. A test that wants it skips where it cannot be had."""
+    from mainspring.checkpoints.fetching import fetch
+    from mainspring.checkpoints.packaged import CACHE_VARIABLE, TABLE, folder_of, is_here
+    from mainspring.errors import MainspringError
+
+    if is_here(TABLE[name]):
+        return folder_of(TABLE[name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(ROOT / ".pytest_cache" / "models"))
+        patch.setenv("PIP_RETRIES", "1")
+        patch.setenv("PIP_DEFAULT_TIMEOUT", "10")
+        try:
+            fetch(TABLE[name])
+        except MainspringError as error:
+            pytest.skip(f"`{name}` is not to be had here ({str(error).splitlines()[0]})")
+        return folder_of(TABLE[name])
+
+
+@pytest.fixture(scope="session")
+def starter() -> Path:
+    """The folder of SmolLM2-135M-Instruct."""
+    return packaged_model("starter")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the sentence encoder all-MiniLM-L6-v2."""
+    return packaged_model("minilm")
+
+
 @pytest.fixture
 def nano_size() -> Iterator[str]:
     """The name of a size to train from scratch, in seconds."""
