@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -36,6 +36,10 @@ from mainspring.errors import BadOption, BadWeights, Mismatch, Missing
 from mainspring.families import Config, Family
 from mainspring.weights.files import TensorFiles, weight_files, write_sharded, write_text
 from mainspring.weights.maps import is_ignored, to_ours, to_theirs
+
+if TYPE_CHECKING:
+    from mainspring.generation.constrained import Constraint
+    from mainspring.generation.speculative import Draft
 
 SHARD_BYTES = 5_000_000_000
 
@@ -65,10 +69,16 @@ class Bundle:
         attention_mask: Tensor | None = None,
         *,
         decoder_input_ids: Tensor | None = None,
+        constraint: "Constraint | None" = None,
+        draft: "Draft | None" = None,
         **options: Any,
     ) -> Tensor:
         """Token ids (rows, length), as `transformers`' `generate` returns them for the same
-        arguments: with the decoder's start token, padded on the right."""
+        arguments: with the decoder's start token, padded on the right.
+
+        `constraint` is what the output must fit (`mainspring.generation.constrained`), `draft` a
+        smaller model that writes ahead (`mainspring.generation.speculative`).
+        """
         from mainspring.generation.options import GenerationOptions
         from mainspring.generation.search import generate
 
@@ -81,6 +91,8 @@ class Bundle:
             merged,
             decoder_input_ids=decoder_input_ids,
             decode=decode,
+            constraint=constraint,
+            draft=draft,
         ).sequences
 
     def save(
