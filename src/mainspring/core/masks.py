@@ -46,9 +46,13 @@ class AttentionMask:
     @property
     def is_plain_causal(self) -> bool:
         """True for the lower triangle and nothing else, which kernels know by themselves."""
+        match self.kind:
+            case spec.FullMask():
+                return False
+            case spec.SlidingWindow(size) if size < self.keys:
+                return False
         return (
-            isinstance(self.kind, spec.CausalMask)
-            and self.keep_BS is None
+            self.keep_BS is None
             and self.segments is None
             and self.start == 0
             and self.queries == self.keys
