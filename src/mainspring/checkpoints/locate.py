@@ -51,22 +51,28 @@ def locate(name: str | Path) -> Path:
     if name in TABLE:
         return located(str(name))
     if isinstance(name, Path) or not _may_be_hub_name(name):
-        raise Missing(f"{here}: no such folder{_nearest(here)}")
+        what = "file" if here.suffix == ".gguf" else "folder"
+        raise Missing(f"{here}: no such {what}{_nearest(here)}")
     return _download(name, here)
 
 
 def _may_be_hub_name(name: str) -> bool:
     """A hub name is "owner/name" or "name", and does not look like a path."""
     parts = name.split("/")
-    return len(parts) <= 2 and all(part and part[0] not in ".~" for part in parts)
+    return (
+        not name.endswith(".gguf")
+        and len(parts) <= 2
+        and all(part and part[0] not in ".~" for part in parts)
+    )
 
 
 def _nearest(folder: Path) -> str:
-    """A hint at the folder beside `folder` whose name is most alike."""
+    """A hint at the folder or GGUF file beside `folder` whose name is most alike."""
     parent = folder.parent
     if not parent.is_dir():
         return f" (and no {parent})"
-    names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
+    found = (entry for entry in parent.iterdir() if entry.is_dir() or entry.suffix == ".gguf")
+    names = [entry.name for entry in found]
     near = difflib.get_close_matches(folder.name, names, n=1, cutoff=0.5)
     return f"; did you mean `{parent / near[0]}`?" if near else ""
 

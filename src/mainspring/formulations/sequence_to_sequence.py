@@ -35,6 +35,8 @@ from mainspring.formulations.token_loss import token_nats
 def lacks(model: spec.Model) -> str | None:
     if model.encoder is None or model.decoder is None:
         return "an encoder and a decoder"
+    if not isinstance(model.encoder.embedding, spec.TokenEmbedding):
+        return "an encoder that reads text"
     if "vocabulary" not in dict(model.heads):
         return "a vocabulary head"
     return None

@@ -1,11 +1,13 @@
 """`tasks` and `models`: what there is."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mainspring.families import Family
     from mainspring.tasks import Task
 
 
@@ -74,8 +76,76 @@ def _task(task: "Task") -> Listing:
 
 
 @dataclass(frozen=True)
+class Models:
+    """The families, what each can do, and the checkpoints that are here or can be fetched."""
+
+    families: Listing
+    models: Listing
+    exit_code: int = 0
+
+    def lines(self, as_json: bool) -> Iterator[str]:
+        if as_json:
+            import json
+
+            parts = [json.loads(line) for part in self.parts for line in part.lines(True)]
+            yield json.dumps({**parts[0], **parts[1]}, ensure_ascii=False)
+            return
+        yield from self.families.lines(False)
+        yield ""
+        yield from self.models.lines(False)
+
+    @property
+    def parts(self) -> tuple[Listing, Listing]:
+        return self.families, self.models
+
+
+def models() -> Models:
+    """The families of models, what each can do, and which models are on disk or can be fetched.
+
+    `tasks` are those that a model of the family can be fitted for, `pretraining` how it learns from
+    plain text, `export` the files it is written as, and `from scratch` the sizes there are.
+    """
+    from mainspring import registry
+
+    families = [_family(registry.find("families", name)) for name in registry.names("families")]
+    here = [
+        (found.name, found.family, f"{found.megabytes:.0f} MB", found.where)
+        for found in (*fetched_models(), *cached_models())
+    ]
+    return Models(
+        Listing(
+            "families",
+            ("family", "model types", "tasks", "pretraining", "export", "from scratch"),
+            tuple(families),
+        ),
+        Listing("models", ("model", "family", "size", "where"), tuple(here)),
+    )
+
+
+def _family(family: "Family") -> tuple[str, ...]:
+    """What the family's example models can be fitted for; "-" where there is nothing."""
+    from mainspring import registry
+    from mainspring.checkpoints.gguf_layout import ARCHITECTURES
+    from mainspring.errors import Mismatch
+    from mainspring.tasks import choose_formulation
+
+    specs = [family.spec(example, ()) for example in family.examples]
+    can: dict[str, list[str]] = {}
+    for name in registry.names("tasks"):
+        for spec in specs:
+            with suppress(Mismatch):
+                chosen = choose_formulation(registry.find("tasks", name), spec, to="fit")
+                can.setdefault(name, []).append(chosen.name)
+    pretraining = dict.fromkeys(can.pop("pretrain", ()))
+    written = {kind for architecture in ARCHITECTURES.values() for kind in architecture.model_types}
+    export = ["transformers", *(["gguf"] if written & {*family.model_types} else [])]
+    cells = (family.model_types, can, pretraining, export, family.sizes)
+    return (family.name, *(", ".join(cell) or "-" for cell in cells))
+
+
+@dataclass(frozen=True)
 class Found:
-    """A checkpoint on this machine."""
+    """A checkpoint on this machine, or one that can be fetched."""
 
     name: str
     family: str
@@ -83,19 +153,13 @@ class Found:
     megabytes: float
 
 
-def models() -> Listing:
-    """The families of models, the sizes that train from scratch, and what is in the hub cache."""
-    from mainspring import registry
+def fetched_models() -> Iterator[Found]:
+    """The models that `mainspring get` knows: where they are, or how to have them."""
+    from mainspring.checkpoints.packaged import TABLE, folder_of, is_here
 
-    rows = []
-    for name in registry.names("families"):
-        family = registry.find("families", name)
-        sizes = ", ".join(family.sizes) or "-"
-        rows.append(("family", name, ", ".join(family.model_types), f"from scratch: {sizes}"))
-    for found in cached_models():
-        row = asdict(found)
-        rows.append(("on disk", row["name"], row["family"], f"{row['megabytes']:.0f} MB"))
-    return Listing("models", ("kind", "name", "model types", "details"), tuple(rows))
+    for item in TABLE.values():
+        where = str(folder_of(item)) if is_here(item) else f"not here: mainspring get {item.name}"
+        yield Found(item.name, item.family, where, item.size / 1e6)
 
 
 def cached_models() -> Iterator[Found]:
