@@ -6,7 +6,7 @@ No tensors and no files. Sentence rules come from `sentencex` (about 300 languag
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 # Scripts written without spaces between words, one character at a time: Chinese ideographs, kana,
@@ -83,16 +83,36 @@ def non_ascii_share(texts: Iterable[str]) -> float:
 
 
 @cache
-def _word() -> re.Pattern[str]:
-    """One word: a spaceless character by itself, or a run of letters, digits and their marks."""
+def letter() -> str:
+    """A pattern of one letter or digit, with its marks, of a script that has spaces."""
     # Python's \w knows no combining marks, and would cut Hindi or Arabic words at their vowels.
     marks = "".join(c for c in map(chr, range(0x300, 0x20000)) if unicodedata.category(c)[0] == "M")
-    return re.compile(f"[{SPACELESS}]|(?:(?![{SPACELESS}])[^\\W_][{marks}]*)+")
+    return f"(?![{SPACELESS}])[^\\W_][{marks}]*"
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """One word: a spaceless character by itself, or a run of letters, digits and their marks."""
+    return re.compile(f"[{SPACELESS}]|(?:{letter()})+")
 
 
 def words(text: str) -> list[str]:
     """Lower-case words of text in any script; scripts without spaces give single characters."""
     return _word().findall(unicodedata.normalize("NFKC", text).lower())
+
+
+@cache
+def _whole_word() -> re.Pattern[str]:
+    run = f"(?:{letter()})+"
+    between = r"(?:[-.'’_&+@/=?%]+|://|[,:](?=\d))"
+    return re.compile(rf"[@#]?{run}(?:{between}{run})*|[{SPACELESS}]|\S")
+
+
+def word_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where the words of `text` stand, as annotators count them: letters and digits, and what joins
+    them without a blank (`U.S`, `O'Brien`, `3.5`, an address); one character of a script without
+    spaces; any other character that is no blank."""
+    return (match.span() for match in _whole_word().finditer(text))
 
 
 def shorten(text: str, length: int) -> str:

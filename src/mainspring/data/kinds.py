@@ -63,12 +63,31 @@ def _read_back(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        import ast
+        pass
+    import ast
 
-        try:
-            return ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise Flaw("wrong type", f" holds text that is no list of {what}") from None
+    if _lacks_commas(text):
+        raise Flaw("wrong type", f" holds {what} without commas between, as numpy prints them")
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise Flaw("wrong type", f" holds text that is no list of {what}") from None
+
+
+def _lacks_commas(text: str) -> bool:
+    """Whether two strings follow each other with nothing between: Python would make them one."""
+    import io
+    import tokenize
+
+    before = 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text.replace("\n", " ")).readline):
+            if token.type == before == tokenize.STRING:
+                return True
+            before = token.type
+    except (tokenize.TokenError, SyntaxError):
+        pass
+    return False
 
 
 def as_labels(value: Any) -> list[str]:
@@ -100,11 +119,14 @@ def as_tags(value: Any) -> list[str]:
 
 
 def as_spans(value: Any) -> list[dict[str, Any]]:
-    """Objects, such as `{"start": 0, "end": 5, "label": "PER"}`."""
-    spans = as_list(value, "spans")
-    for span in spans:
+    """Objects, such as `{"start": 0, "end": 5, "label": "PER"}`; `[0, 5, "PER"]` is read as one."""
+    spans = []
+    for span in as_list(value, "spans"):
+        if isinstance(span, list | tuple) and len(span) == 3:
+            span = dict(zip(("start", "end", "label"), span, strict=True))
         if not isinstance(span, dict):
             raise Flaw("wrong type", f" holds a {type(span).__name__} among the spans")
+        spans.append(span)
     return spans
 
 

@@ -100,6 +100,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+    counts: Mapping[str, int] = field(default_factory=dict)
 class SpecialIds:
     """The token ids a batch is built with. `start` begins every decoder input; models of one stack
     have none, and encoders need no end of text."""

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,9 +21,10 @@ from mainspring.data.sources import KNOWN
 from mainspring.errors import BadData, BadOption, Missing
 from mainspring.formulations import Formulation, Prediction, Values
 from mainspring.tasks import Task
-from mainspring.tasks.reading import checked, match
+from mainspring.tasks.reading import adapted, checked, match
+from mainspring.tasks.settings import remembered
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import row_writer, unwritable
+from mainspring.verbs.output import row_writer, told, unwritable
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 
@@ -77,15 +79,19 @@ def _predictions(
     for_model, for_output = tee(chain(first, rows))
     show = partial(_show, task.name) if on_text is None else lambda done: None
     count, refused = 0, 0
+    counts: Counter[str] = Counter()
     values = (row.values for row in for_model)
     for prediction in opened.predict(values, show, on_text):
         count += 1
         refused += prediction.error is not None
+        counts.update(prediction.counts)
         row = next(for_output).row
         added = added_columns(task, opened.formulation, prediction)
         yield kept_columns(task, row) | added, task.show(prediction.value)
     if on_text is None:
         events.emit(events.Progress(task.name, count, count, "rows"))
+    if counts:
+        events.note(told(counts))
     if refused:
         events.warn(f"{refused} inputs refused as too long; --on-long split reads them in windows")
 
@@ -213,7 +219,9 @@ def _source_rows(source: Source, request: Request, skipped: SkipLog) -> Iterator
             for number, line in enumerate(row.values["text"].splitlines(), 1)
         )
         return _checked(lines, request, skipped)
-    task = replace(request.task, fields=request.task.inputs, layouts=input_layouts(request.task))
+    options = {**remembered(request.use.model, request.task), **request.use.options}
+    whole, _ = adapted(request.task, options, source, request.named)
+    task = replace(whole, fields=whole.inputs, layouts=input_layouts(whole))
     matched = match(task, source, request.named, request.given)
     return checked(task, source, matched, skipped, request.given, pieces=False)
 

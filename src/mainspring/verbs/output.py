@@ -1,7 +1,7 @@
 """Files of JSON rows that grow row by row: what `run` and `evaluate` write."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +9,11 @@ from typing import Any, Literal
 from mainspring.errors import BadData
 
 Write = Callable[[dict[str, Any]], None]
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """What was counted, for a line: "3 tag repairs, 1 …"."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def unwritable(file: Path, error: OSError) -> BadData:

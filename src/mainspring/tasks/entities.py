@@ -1,0 +1,157 @@
+"""`entities`: a text in, the names and things in it out, each with its place.
+
+Data are words with tags (CoNLL files, `tokens` and `ner_tags`) or texts with character spans
+(`entities`, `spans`, doccano's `label`).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mainspring.data.entities import Entity, checked_entities, join_words, tagged_entities
+from mainspring.data.kinds import Flaw, as_list
+from mainspring.data.rows import Row
+from mainspring.data.schema import Field, Layout
+from mainspring.formulations import Setup, Values, token_classification
+from mainspring.metrics.entities import METRIC, learn_gazetteer
+from mainspring.tasks import Option, Task
+
+TEXT = Field(
+    name="text",
+    kind="text",
+    accepted=("text", "sentence", "content", "document", "body"),
+    help="what entities are to be found in",
+)
+ENTITIES = Field(
+    name="entities",
+    kind="spans",
+    accepted=("entities", "spans", "ents", "annotations"),
+    help="the entities: a list of start, end (in characters) and label",
+    role="target",
+)
+WORDS = Field(
+    name="words",
+    kind="words",
+    accepted=("tokens", "words", "token", "word"),
+    help="the words of a text",
+)
+TAGS = Field(
+    name="entities",
+    kind="tags",
+    accepted=("ner_tags", "tags", "labels", "ner", "label", "bio"),
+    help="a tag for each word: B-PER, I-PER, O",
+    role="target",
+)
+LABEL_FILES = ("labels.txt", "label_names.txt", "classes.txt")
+
+
+def of_spans(values: Values) -> Values:
+    """A text with its spans checked; what was left aside is listed under `mended`."""
+    if "entities" not in values:
+        return values
+    entities, mended = checked_entities(values["text"], values["entities"])
+    return {**values, "entities": entities, "mended": mended}
+
+
+def of_words(values: Values) -> Values:
+    """Words as a text, with their places and the entities that their tags tell."""
+    text, words = join_words(values["words"])
+    if not text.strip():
+        raise Flaw("empty text")
+    found: Values = {"text": text, "words": words}
+    if "entities" in values:
+        found["entities"], found["mended"] = tagged_entities(words, values["entities"])
+    return found
+
+
+# -- tags that are numbers -------------------------------------------------------------------------
+
+
+def named_tags(row: Row) -> Iterator[Row]:
+    """The row, numbers in its tags replaced by the names that a file beside the data lists."""
+    values = dict(row.values)
+    for column in TAGS.accepted:
+        tags = values.get(column)
+        numbers = _numbers(tags) if isinstance(tags, list | str) else None
+        names = _label_names(Path(row.file).parent) if numbers else ()
+        if not numbers or not names:
+            continue
+        if not all(0 <= number < len(names) for number in numbers):
+            detail = f"column `{column}` holds numbers, and labels.txt has {len(names)} names"
+            raise Flaw("tags out of range", detail)
+        values[column] = [names[number] for number in numbers]
+    yield replace(row, values=values)
+
+
+def _numbers(tags: Any) -> list[int] | None:
+    """The tags as numbers, where they are."""
+    if isinstance(tags, str) and not tags.lstrip().startswith("["):
+        return None
+    try:
+        found = as_list(tags, "tags")
+    except Flaw:
+        return None
+    return found if all(type(tag) is int for tag in found) else None
+
+
+@lru_cache(maxsize=16)
+def _label_names(folder: Path) -> tuple[str, ...]:
+    """The names of labels, one a line, in the order of their numbers; none where no file is."""
+    file = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
+    if file is None:
+        return ()
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+# -- the baseline, and words for people ------------------------------------------------------------
+
+
+def learn(rows: Iterable[Values], setup: Setup) -> Setup:
+    """What the formulation learns, and the names in the training rows for the baseline."""
+    names: list[tuple[str, str]] = []
+
+    def watched() -> Iterator[Values]:
+        for row in rows:
+            entities: list[Entity] = row["entities"]
+            names.extend((row["text"][e["start"] : e["end"]], e["label"]) for e in entities)
+            yield row
+
+    assert token_classification.FORMULATION.learn is not None
+    learnt = token_classification.FORMULATION.learn(watched(), setup)
+    return replace(learnt, options={**learnt.options, "gazetteer": learn_gazetteer(names)})
+
+
+def show(entities: list[Entity]) -> str:
+    """Entities on one line: `Angela Merkel (PER 0.99), Paris (LOC 0.98)`."""
+    shown = (f"{' '.join(e['text'].split())} ({e['label']} {e['score']:.2f})" for e in entities)
+    return ", ".join(shown) or "no entities"
+
+
+TASK = Task(
+    name="entities",
+    help="find names and other things in a text, each with its place",
+    fields=(TEXT, ENTITIES),
+    values=of_spans,
+    layouts=(
+        Layout((WORDS, TAGS), of_words),
+        Layout((TEXT, replace(ENTITIES, accepted=("label", "labels"))), of_spans),
+    ),
+    unfold=named_tags,
+    formulations=(replace(token_classification.FORMULATION, learn=learn),),
+    output="entities",
+    best="f1",
+    metric=METRIC,
+    options=(
+        Option(
+            "decoding",
+            "how tags are chosen: the best sequence that keeps the rules of BIO, or each word's best "
+            "tag, broken sequences repaired",
+            default="viterbi",
+            choices=("viterbi", "argmax"),
+        ),
+    ),
+    show=show,
+)

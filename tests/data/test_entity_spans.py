@@ -1,0 +1,203 @@
+"""Words, tags and spans: each into the other, and what is wrong with them."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mainspring.data.entities import (
+    checked_entities,
+    join_words,
+    parse_tag,
+    repair_tags,
+    spans_to_tags,
+    tagged_entities,
+    tags_to_spans,
+)
+from mainspring.data.kinds import Flaw, as_spans, as_tags, as_words
+from mainspring.text import word_spans
+
+QUICK = settings(max_examples=30, deadline=None, derandomize=True)
+
+LABELS = st.sampled_from(["PER", "LOC", "a-b", "地点"])
+TAGS = st.lists(
+    st.one_of(
+        st.just("O"),
+        LABELS,
+        st.builds("{}-{}".format, st.sampled_from("BIESLU"), LABELS),
+    )
+)
+WORD = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=6)
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+@QUICK
+@given(st.lists(WORD))
+def test_words_are_where_they_are_said_to_be(words: list[str]) -> None:
+    text, spans = join_words(words)
+    assert [text[start:end] for start, end in spans] == words
+    assert "".join(text.split(" ")) == "".join(words)
+
+
+def test_chinese_words_stand_together() -> None:
+    words = ["我", "用", "iPhone", "15", "去", "New", "York", "，", "2004", "年", "上海"]
+    assert join_words(words)[0] == "我用iPhone 15去New York，2004年上海"
+    assert join_words(["Angela", "Merkel", "in", "北京", "."])[0] == "Angela Merkel in 北京 ."
+
+
+def test_the_words_of_a_plain_text() -> None:
+    text = "The U.S. paid $3.5, says O'Brien (@o_brien) at https://a.b/c?d=1 – 北京cafe\u0301!"
+    assert [text[start:end] for start, end in word_spans(text)] == [
+        *("The", "U.S", ".", "paid", "$", "3.5", ",", "says", "O'Brien", "(", "@o_brien", ")"),
+        *("at", "https://a.b/c?d=1", "–", "北", "京", "cafe\u0301", "!"),
+    ]
+
+
+# -- tags ------------------------------------------------------------------------------------------
+
+
+def test_tags_in_their_parts() -> None:
+    assert parse_tag("B-PER") == ("B", "PER")
+    assert parse_tag("I-a-b") == ("I", "a-b")
+    assert parse_tag("O") == ("O", "")
+    assert parse_tag("PER") == ("", "PER")
+    assert parse_tag("X-PER") == ("", "X-PER")
+
+
+@pytest.mark.parametrize(
+    ("tags", "wanted", "repairs"),
+    [
+        ("O I-X I-X O", "O B-X I-X O", 1),
+        ("B-X I-Y I-Y", "B-X B-Y I-Y", 1),
+        ("B-X B-X I-X", "B-X B-X I-X", 0),
+        ("S-X B-X E-X O U-Y", "B-X B-X I-X O B-Y", 0),
+        ("B-X L-X I-X E-X", "B-X I-X B-X I-X", 1),
+        ("X X O Y X", "B-X I-X O B-Y B-X", 0),
+    ],
+)
+def test_tags_of_any_scheme_become_bio(tags: str, wanted: str, repairs: int) -> None:
+    assert repair_tags(tags.split()) == (wanted.split(), repairs)
+
+
+@QUICK
+@given(TAGS)
+def test_what_is_repaired_needs_no_repair(tags: list[str]) -> None:
+    fixed, _ = repair_tags(tags)
+    assert len(fixed) == len(tags)
+    assert repair_tags(fixed) == (fixed, 0)
+    assert [parse_tag(tag)[1] for tag in fixed] == [parse_tag(tag)[1] for tag in tags]
+
+
+@QUICK
+@given(TAGS)
+def test_tags_become_spans_and_tags_again(tags: list[str]) -> None:
+    fixed, _ = repair_tags(tags)
+    spans = tags_to_spans(fixed)
+    assert spans_to_tags(spans, len(tags)) == fixed
+    assert all(first < end for _, first, end in spans)
+    assert tags_to_spans(spans_to_tags(spans, len(tags))) == spans
+
+
+def test_words_with_tags_are_entities() -> None:
+    text, words = join_words(["Angela", "Merkel", "in", "Paris"])
+    entities, mended = tagged_entities(words, ["I-PER", "I-PER", "O", "B-LOC"])
+    assert [(text[e["start"] : e["end"]], e["label"]) for e in entities] == [
+        ("Angela Merkel", "PER"),
+        ("Paris", "LOC"),
+    ]
+    [flaw] = mended
+    assert (flaw.reason, flaw.detail) == (
+        "tags out of order",
+        "1 of 4 tags, the first `I-PER` at word 1",
+    )
+
+
+def test_tags_that_do_not_fit_their_words() -> None:
+    words = [(0, 1), (2, 3)]
+    with pytest.raises(Flaw, match="tags of wrong length") as error:
+        tagged_entities(words, ["O"])
+    assert error.value.detail == "2 words and 1 tags"
+    with pytest.raises(Flaw, match="tags are numbers"):
+        tagged_entities(words, ["0", "3"])
+
+
+# -- spans -----------------------------------------------------------------------------------------
+
+
+def test_spans_of_many_tools_are_read() -> None:
+    text = "Angela  Merkel in Paris"
+    wanted = [{"label": "PER", "start": 0, "end": 14}, {"label": "LOC", "start": 18, "end": 23}]
+    for spans in (
+        [[0, 14, "PER"], [18, 23, "LOC"]],
+        [(18, 23, "LOC"), (0, 14, "PER"), (0, 14, "PER")],
+        [
+            {"start_offset": 0, "end_offset": 15, "type": "PER"},
+            {"start": 17, "end": 23, "tag": "LOC"},
+        ],
+        '[[0, 14, "PER"], [18, 23, "LOC"]]',
+        "[{'start': 0, 'end': 14, 'label': 'PER'}, {'start': 18, 'end': 23, 'label': 'LOC'}]",
+    ):
+        assert checked_entities(text, as_spans(spans)) == (wanted, [])
+
+
+@pytest.mark.parametrize(
+    ("span", "reason"),
+    [
+        ([0, 40, "X"], "offsets out of range"),
+        ([-3, 2, "X"], "offsets out of range"),
+        ([3, 2, "X"], "offsets out of range"),
+        ([3, 3, "X"], "empty entity"),
+        ([3, 4, "X"], "empty entity"),
+        ([0, 2, None], "wrong type"),
+        ([0, 2.5, "X"], "wrong type"),
+        ([True, 2, "X"], "wrong type"),
+        ({"start": 0, "label": "X"}, "wrong type"),
+        ([0, 2], "wrong type"),
+        ("x", "wrong type"),
+    ],
+)
+def test_spans_that_cannot_be_used(span, reason: str) -> None:
+    with pytest.raises(Flaw, match=reason) as error:
+        checked_entities("one two three", as_spans([span]))
+    assert error.value.detail
+
+
+def test_of_overlapping_spans_the_longest_stays() -> None:
+    text = "Bank of China in China"
+    entities, mended = checked_entities(
+        text, [[8, 13, "LOC"], [0, 13, "ORG"], [17, 22, "LOC"], [5, 16, "X"]]
+    )
+    assert [(e["start"], e["end"], e["label"]) for e in entities] == [
+        (0, 13, "ORG"),
+        (17, 22, "LOC"),
+    ]
+    assert {flaw.reason for flaw in mended} == {"overlapping entity"}
+    assert "`China` LOC 8-13 lies over `Bank of China` ORG 0-13" in mended[1].detail
+
+
+@QUICK
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 8), LABELS)))
+def test_what_stays_never_overlaps_and_nothing_goes_unsaid(spans) -> None:
+    text = "x" * 40
+    given_ = {(start, start + length, label) for start, length, label in spans}
+    entities, mended = checked_entities(text, [list(span) for span in given_])
+    assert len(entities) + len(mended) == len(given_)
+    assert all(a["end"] <= b["start"] for a, b in itertools.pairwise(entities))
+
+
+# -- lists in the cells of tables ------------------------------------------------------------------
+
+
+def test_lists_that_were_written_into_cells() -> None:
+    assert as_words("['EU', 'rejects']") == as_words('["EU", "rejects"]') == ["EU", "rejects"]
+    assert as_words("[' ', \"'\", '\"']") == [" ", "'", '"']
+    assert as_tags("[3, 0]") == ["3", "0"]
+    for printed in ("['EU' 'rejects']", "['EU'\n 'rejects' 'a']"):
+        with pytest.raises(Flaw) as error:
+            as_words(printed)
+        assert "without commas" in error.value.detail
+    with pytest.raises(Flaw):
+        as_tags("[3 0 7]")
