@@ -15,6 +15,7 @@ from mainspring.errors import BadOption, Mismatch
 TASKS = {
     "summarize": "mainspring.tasks.summarize:TASK",
     "generate": "mainspring.tasks.generate:TASK",
+    "answer": "mainspring.tasks.answer:TASK",
     "pretrain": "mainspring.tasks.pretrain:TASK",
 }
 

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 
 from mainspring import events
 from mainspring.checkpoints.bundle import Bundle
+from mainspring.checkpoints.sentence import describes_embedding
 from mainspring.core.init import build
 from mainspring.errors import Mismatch
+
+NAMES = ("id2label", "label2id", "num_labels")
 
 
 def with_head(bundle: Bundle, head: str, labels: Sequence[str], seed: int) -> Bundle:
@@ -23,6 +26,8 @@ def with_head(bundle: Bundle, head: str, labels: Sequence[str], seed: int) -> Bu
         config.pop("num_labels", None)
     if head in dict(bundle.spec.heads) and config.get("id2label") == bundle.config.get("id2label"):
         return bundle
+    if not labels:  # names of another head's outputs would be taken for this one's
+        config = {key: v for key, v in config.items() if key not in NAMES}
     family = bundle.family
     if family.head is None:
         raise Mismatch(f"the family `{family.name}` has no `{head}` head to be given")
@@ -38,4 +43,6 @@ def with_head(bundle: Bundle, head: str, labels: Sequence[str], seed: int) -> Bu
     model.load_state_dict({**body, **fresh}, assign=True)
     what = f" of {len(labels)} labels" if labels else ""
     events.note(f"the model gets a fresh `{head}` head{what}")
-    return dataclasses.replace(bundle, model=model.eval(), config=config)
+    # What said that the body makes sentence vectors is true no more.
+    extra = {k: v for k, v in bundle.extra_files.items() if not describes_embedding(k)}
+    return dataclasses.replace(bundle, model=model.eval(), config=config, extra_files=extra)

@@ -12,6 +12,11 @@ MODULES = "modules.json"
 SETTINGS = ("sentence_bert_config.json", "config_sentence_transformers.json")
 
 
+def describes_embedding(name: str) -> bool:
+    """Whether a file of this name, beside an encoder, says how it makes sentence vectors."""
+    return name in (MODULES, *SETTINGS) or name.endswith(f"/{CONFIG}")
+
+
 def read_embedding_head(folder: Path) -> tuple[spec.EmbeddingHead | None, list[str]]:
     """(the head that the folder describes, the names of the files that say so)."""
     file = folder / MODULES

@@ -81,6 +81,12 @@ class Tokenizer:
                 return ids[:at], ids[at + len(inside) :]
         return [], []
 
+    def offsets_many(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """For each text its ids, without special tokens, and where each token stands in it
+        (start, end), in characters. Tokens that are parts of one character share its place."""
+        found = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [(encoding.ids, encoding.offsets) for encoding in found]
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`. Negative ids (ignored labels) and ids past the vocabulary are left
         out."""

@@ -183,6 +183,8 @@ class Formulation:
     `generates` is whether predictions are made by decoding tokens.
     `head` names the head it reads where a model can be given one (see `Family.head`).
     `learn(rows, setup)` completes the setup from the training rows: the labels there are.
+    `calibrate(bundle, rows, setup, how)` completes the setup from predictions on validation rows,
+    before they are scored: a threshold.
     `picture` shows an example's tokens with those that carry loss marked.
     """
 
@@ -196,6 +198,7 @@ class Formulation:
     generates: bool = False
     head: str | None = None
     learn: Callable[[Iterable[Values], Setup], Setup] | None = None
+    calibrate: "Callable[[Bundle, Sequence[Values], Setup, Inference], Setup] | None" = None
     picture: "Callable[[EncodedRow, Tokenizer, Setup], str]" = source_and_target
 
 

@@ -39,7 +39,7 @@ class Option:
             raise BadOption(f"{flag} must be a number, not {given!r}") from None
         if self.choices and value not in self.choices:
             raise BadOption.unknown(flag, str(value), self.choices)
-        if self.least is not None and not value >= self.least:
+        if self.least is not None and not float(value) >= self.least:
             raise BadOption(f"{flag} must be at least {self.least:g}, not {given}")
         return value
 

@@ -349,6 +349,8 @@ class _Run:
             options = generation_options(self.bundle.generation, self.setup.limits, plain)
         show = partial(_show_progress, "evaluating", len(self.scored))
         how = Inference(options, on_long="cut")
+        if self.formulation.calibrate is not None:
+            self.setup = self.formulation.calibrate(self.bundle, self.scored, self.setup, how)
         made = predict(self.bundle, self.scored, self.setup, how, show, None)
         wanted = [row[target.name] for row in self.scored]
         answers = [prediction.value for prediction in made]

@@ -1,0 +1,110 @@
+"""Two texts as one input: [CLS] first [SEP] second [SEP], with the tokens this tokenizer sets, and
+the second in windows where it is long."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mainspring import spec
+from mainspring.checkpoints.tokenizer import Tokenizer
+from mainspring.errors import BadOption
+from mainspring.formulations import Setup, Values
+
+STRIDE = 128  # tokens that neighbouring windows share
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """The special tokens before, between and behind two texts."""
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def joined(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], int]:
+        """The ids of a pair, and where its second text begins."""
+        start = [*self.before, *first, *self.between]
+        return [*start, *second, *self.after], len(start)
+
+
+def pair_layout(tokenizer: Tokenizer) -> PairLayout:
+    """How the tokenizer lays out a pair, read off a pair of two letters."""
+    pair = tokenizer.backend.encode("x", "x")
+    sides, ids = pair.sequence_ids, pair.ids
+    first = [at for at, side in enumerate(sides) if side == 0]
+    second = [at for at, side in enumerate(sides) if side == 1]
+    return PairLayout(
+        tuple(ids[: first[0]]),
+        tuple(ids[first[-1] + 1 : second[0]]),
+        tuple(ids[second[-1] + 1 :]),
+    )
+
+
+def has_types(model: spec.Model) -> bool:
+    """Whether the model tells first and second text apart by token types."""
+    stack = model.encoder
+    embedding = None if stack is None else stack.embedding
+    return isinstance(embedding, spec.TokenEmbedding) and embedding.types > 1
+
+
+# -- windows over the second text ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Window:
+    """A question with tokens `first` to `first + tokens` of its context, which begin at position
+    `second` of `ids`."""
+
+    ids: list[int]
+    second: int
+    first: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question and its context as windows. `places` are the characters of the context's tokens
+    (N x 2); `question_lost` counts the tokens of a question too long for half a window."""
+
+    windows: list[Window]
+    places: np.ndarray
+    question_tokens: int
+    question_lost: int
+
+
+def pair_up(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> Iterator[Pair]:
+    """Each row's `question` with its `context` in windows; at least one, also of no tokens."""
+    layout, limit = pair_layout(tokenizer), setup.limits.source
+    room = limit - layout.tokens
+    if room < 4:
+        raise BadOption(f"--max-source {limit} leaves no room for a question and a text")
+    questions = tokenizer.encode_many([row["question"].strip() for row in rows], special=False)
+    contexts = list(dict.fromkeys(row["context"] for row in rows))  # many questions about each
+    read = dict(zip(contexts, tokenizer.offsets_many(contexts), strict=True))
+    places = {text: np.array(at, dtype=np.int64).reshape(-1, 2) for text, (_, at) in read.items()}
+    for row, question in zip(rows, questions, strict=True):
+        asked = question[: room // 2]
+        ids, _ = read[row["context"]]
+        windows = list(_windows(asked, ids, layout, room - len(asked), _stride(setup)))
+        yield Pair(windows, places[row["context"]], len(question), len(question) - len(asked))
+
+
+def _stride(setup: Setup) -> int:
+    return int(setup.options.get("stride", STRIDE))
+
+
+def _windows(
+    question: list[int], context: list[int], layout: PairLayout, room: int, stride: int
+) -> Iterator[Window]:
+    step = room - min(stride, room // 2)
+    for start in range(0, max(1, len(context)), step):
+        part = context[start : start + room]
+        ids, second = layout.joined(question, part)
+        yield Window(ids, second, start, len(part))
+        if start + room >= len(context):
+            return

@@ -1,0 +1,365 @@
+"""A question is answered by a span of a text: an encoder reads both and points at start and end.
+
+    [CLS] question [SEP] window of the context [SEP]      token types 0 … 0 1 … 1
+      └ no answer in this window     └ start, end         loss on both, one cross-entropy each
+
+A context that does not fit is read in windows that share `stride` tokens, the question before each
+(Devlin et al., 2019, section 4.2). In training the windows without the answer point at the first
+token; in prediction the best span of all windows counts, and where the model was taught that there
+may be no answer it is given where the first token is likelier by the threshold.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mainspring import spec
+from mainspring.checkpoints.bundle import Bundle
+from mainspring.checkpoints.tokenizer import Tokenizer
+from mainspring.core.model import Transformer
+from mainspring.formulations import (
+    Batch,
+    EncodedRow,
+    Formulation,
+    Inference,
+    OnDone,
+    Prediction,
+    Setup,
+    SpecialIds,
+    Values,
+    shown_tokens,
+)
+from mainspring.formulations.inputs import in_batches, kept, padded
+from mainspring.formulations.pairs import Pair, Window, has_types, pair_up
+from mainspring.formulations.prediction import OnText, tokenizer_of
+from mainspring.formulations.spans import (
+    LARGEST,
+    Candidate,
+    Found,
+    best_threshold,
+    merged,
+    window_candidates,
+)
+
+HEAD = "span"
+LONGEST = 30  # tokens of an answer
+AT_ONCE = 1 << 22  # characters of contexts that are held as tokens at a time
+
+
+def lacks(model: spec.Model) -> str | None:
+    if model.encoder is None or model.decoder is not None:
+        return "an encoder alone"
+    return None if isinstance(model.encoder.embedding, spec.TokenEmbedding) else "text to read"
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
+    """Examples of rows with a `question`, a `context` and `answers`; the first answer is learnt.
+
+    Every window is one. A row whose answers stand at no known place gives none.
+    """
+    usable = [row for row in rows if not row["answers"] or _span(row) is not None]
+    examples = []
+    for row, pair in zip(usable, pair_up(usable, tokenizer, setup), strict=True):
+        span = _span(row)
+        tokens = None if span is None else token_span(pair.places, *span)
+        for number, window in enumerate(pair.windows):
+            lost = pair.question_lost if number == 0 else 0
+            target = _target(window, tokens)
+            examples.append(EncodedRow(window.ids, target, lost, second=window.second))
+    return examples
+
+
+def _span(row: Values) -> tuple[int, int] | None:
+    """The characters of the first answer whose place is known."""
+    for answer in row["answers"]:
+        if answer["start"] is not None:
+            return answer["start"], answer["start"] + len(answer["text"])
+    return None
+
+
+def token_span(places: np.ndarray, start: int, end: int) -> tuple[int, int] | None:
+    """The first and last token of the shortest run of tokens that holds these characters; None
+    where no token does."""
+    starts, ends = places[:, 0], places[:, 1]
+    first = int(np.searchsorted(starts, start, side="right")) - 1
+    last = int(np.searchsorted(ends, end, side="left"))
+    if first < 0 or last >= len(places):
+        return None
+    # Tokens may be parts of one character: they stand at one place, and all of them are meant.
+    first = int(np.searchsorted(starts, starts[first]))
+    last = int(np.searchsorted(ends, ends[last], side="right")) - 1
+    return (first, last) if first <= last else None
+
+
+def _target(window: Window, tokens: tuple[int, int] | None) -> list[int]:
+    if tokens is None or tokens[0] < window.first or tokens[1] >= window.first + window.tokens:
+        return [0, 0]
+    at = window.second - window.first
+    return [tokens[0] + at, tokens[1] + at]
+
+
+def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple: int) -> Batch:
+    """Pads on the right. `labels_BT` are two: the positions of start and end."""
+    del seed
+    sources = [example.source for example in examples]
+    source_BS = padded(sources, ids.pad, multiple)
+    labels_B2 = torch.tensor([list(example.target) for example in examples], dtype=torch.int64)
+    return Batch(
+        source_BS,
+        kept(sources, source_BS.shape[1]),
+        labels_B2,
+        sum(map(len, sources)),
+        2 * len(examples),
+        types_BS=_types([(example.second, len(example.source)) for example in examples], source_BS),
+    )
+
+
+def _types(pairs: Sequence[tuple[int, int]], source_BS: Tensor) -> Tensor:
+    """1 from where the second text begins to where the row ends."""
+    begin_B1, end_B1 = torch.tensor(pairs).T[:, :, None]
+    at_S = torch.arange(source_BS.shape[1])
+    return ((at_S >= begin_B1) & (at_S < end_B1)).long()
+
+
+def logits(model: Transformer, batch: Batch) -> Tensor:
+    """Start and end logits (B, S, 2), float32; minus infinity at padding, so that a row's loss does
+    not depend on those beside it."""
+    types_BS = batch.types_BS if has_types(model.spec) else None
+    hidden_BSD = model.encode(batch.source_BS, batch.keep_BS, types_BT=types_BS)
+    logits_BS2 = model.read(HEAD, hidden_BSD).float()
+    if batch.keep_BS is not None:
+        logits_BS2 = logits_BS2.masked_fill(~batch.keep_BS[..., None], float("-inf"))
+    return logits_BS2
+
+
+def losses(model: Transformer, batch: Batch) -> Tensor:
+    """The cross-entropy of each example's start plus that of its end, in nats (B)."""
+    return F.cross_entropy(logits(model, batch), batch.labels_BT, reduction="none").sum(1)
+
+
+def lengths(example: EncodedRow) -> tuple[int, int]:
+    return len(example.source), 0
+
+
+def picture(row: EncodedRow, tokenizer: Tokenizer, setup: Setup) -> str:
+    """The question, the context and the span that is learnt."""
+    del setup
+    start, end = row.target
+    read = shown_tokens(tokenizer, row.source)
+    span = shown_tokens(tokenizer, row.source[start : end + 1])
+    return f"░ {read} ░ → ■ {span if start else 'no answer in this window'} ■"
+
+
+def learn(rows: Iterable[Values], setup: Setup) -> Setup:
+    """Whether questions may have no answer: then a threshold is looked for on the validation rows,
+    unless one is given. Names of classes that another task left have no meaning here."""
+    setup = replace(setup, labels=())
+    if not any(not row["answers"] for row in rows):
+        return setup
+    return replace(setup, options={**setup.options, FOUND_THRESHOLD: 0.0})
+
+
+# -- prediction ------------------------------------------------------------------------------------
+
+THRESHOLD, FOUND_THRESHOLD = "no_answer_threshold", "found_threshold"
+
+
+def threshold_of(options: Mapping[str, Any]) -> float | None:
+    """The margin in logits above which "no answer" is said; None where there always is one."""
+    return options.get(THRESHOLD, options.get(FOUND_THRESHOLD))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was found in one row. `cut` counts the tokens that were not read."""
+
+    found: Found
+    places: np.ndarray
+    tokens: int
+    cut: int
+    windows: int
+    error: str | None = None
+
+    def characters(self, candidate: Candidate, context: str) -> tuple[int, int]:
+        """Where a candidate stands in the context, without the blanks around it."""
+        start, end = int(self.places[candidate.first, 0]), int(self.places[candidate.last, 1])
+        text = context[start:end]
+        return start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
+
+
+def read(
+    bundle: Bundle,
+    rows: Iterable[Values],
+    setup: Setup,
+    how: Inference,
+    on_done: OnDone = lambda done: None,
+) -> Iterator[Reading]:
+    """What is found in each row, in order. Rows are taken a few hundred at a time, fewer where
+    their contexts are long; windows of like length go together."""
+    tokenizer = tokenizer_of(bundle)
+    done = 0
+    for chunk in _in_chunks(rows, how.chunk):
+        pairs = list(pair_up(chunk, tokenizer, setup))
+        chosen = [(n, window) for n, pair in enumerate(pairs) for window in _read(pair, how)]
+        found: dict[int, list[tuple[int, list[Candidate], float]]] = {}
+        for batch in in_batches(chosen, lambda item: len(item[1].ids), how.tokens):
+            for (n, window), result in zip(batch, _point(bundle, batch, setup), strict=True):
+                found.setdefault(n, []).append((window.first, *result))
+            on_done(done + min(len(chunk), len(found)))
+        done += len(chunk)
+        for n, pair in enumerate(pairs):
+            yield _reading(pair, sorted(found.get(n, []), key=lambda part: part[0]), how, setup)
+
+
+def _in_chunks(rows: Iterable[Values], size: int) -> Iterator[list[Values]]:
+    held: list[Values] = []
+    characters = 0
+    for row in rows:
+        if held and (len(held) == size or characters + len(row["context"]) > AT_ONCE):
+            yield held
+            held, characters = [], 0
+        held.append(row)
+        characters += len(row["context"])
+    if held:
+        yield held
+
+
+def _read(pair: Pair, how: Inference) -> list[Window]:
+    """The windows that are to be read."""
+    if len(pair.windows) == 1 or how.on_long == "split":
+        return pair.windows
+    return pair.windows[:1] if how.on_long == "cut" else []
+
+
+@torch.inference_mode()
+def _point(
+    bundle: Bundle, batch: Sequence[tuple[int, Window]], setup: Setup
+) -> Iterator[tuple[list[Candidate], float]]:
+    """The candidates of each window, and its logit of no answer."""
+    windows = [window for _, window in batch]
+    rows = [EncodedRow(window.ids, (0, 0), second=window.second) for window in windows]
+    tensors = collate(rows, SpecialIds(tokenizer_of(bundle).pad_id or 0), 0, 1)
+    device = next(bundle.model.parameters()).device
+    logits_BS2 = logits(bundle.model, tensors.to(device)).cpu().numpy()
+    longest = int(setup.options.get("max_answer", LONGEST))
+    keep = max(LARGEST, int(setup.options.get("n_best", 1)))
+    for window, logits_S2 in zip(windows, logits_BS2, strict=True):
+        start, end = logits_S2[: len(window.ids)].T
+        found = window_candidates(
+            start, end, window.second, window.tokens, window.first, longest, keep
+        )
+        yield found, float(start[0] + end[0])
+
+
+def _reading(
+    pair: Pair, parts: Sequence[tuple[int, list[Candidate], float]], how: Inference, setup: Setup
+) -> Reading:
+    tokens = pair.question_tokens + len(pair.places)
+    if not parts:
+        error = f"the text has {tokens} tokens and the model reads {setup.limits.source}"
+        return Reading(Found((), 0.0), pair.places, tokens, tokens, 0, error)
+    keep = max(LARGEST, int(setup.options.get("n_best", 1)))
+    found = merged([(candidates, no_answer) for _, candidates, no_answer in parts], keep)
+    unread = len(pair.places) - pair.windows[len(parts) - 1].first
+    unread -= pair.windows[len(parts) - 1].tokens
+    return Reading(found, pair.places, tokens, unread + pair.question_lost, len(parts))
+
+
+def prediction(reading: Reading, context: str, setup: Setup) -> Prediction:
+    """A reading in the task's terms: the answer and its place, "" where there is none."""
+    threshold = threshold_of(setup.options)
+    shares, no_share = reading.found.shares(threshold is not None)
+    spans = [reading.characters(candidate, context) for candidate in reading.found.candidates]
+    listed = [
+        {"answer": context[start:end], "start": start, "end": end, "score": round(share, 6)}
+        for (start, end), share in zip(spans, shares, strict=True)
+        if end > start
+    ]
+    none = {"answer": "", "start": None, "end": None, "score": round(no_share, 6)}
+    silent = not listed or (threshold is not None and reading.found.margin > threshold)
+    best = none if silent else listed[0]
+    details = {name: best[name] for name in ("start", "end", "score")}
+    if threshold is not None and listed:
+        details["no_answer_margin"] = round(reading.found.margin, 4)
+    if int(setup.options.get("n_best", 1)) > 1:
+        details["alternatives"] = _distinct([*listed, *([none] if threshold is not None else [])])[
+            : int(setup.options["n_best"])
+        ]
+    return Prediction(
+        best["answer"],
+        stop="refused" if reading.error else "",
+        source_tokens=reading.tokens,
+        source_tokens_unread=reading.cut,
+        windows=reading.windows,
+        error=reading.error,
+        details=details,
+    )
+
+
+def _distinct(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each span once (windows overlap), the likeliest first; a span's share is that of its best."""
+    first: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for entry in sorted(listed, key=lambda entry: -entry["score"]):
+        first.setdefault((entry["start"], entry["end"]), entry)
+    return list(first.values())
+
+
+def predict(
+    bundle: Bundle,
+    rows: Iterable[Values],
+    setup: Setup,
+    how: Inference,
+    on_done: OnDone = lambda done: None,
+    on_text: OnText | None = None,
+) -> Iterator[Prediction]:
+    """The span of each row's `context` that answers its `question`."""
+    del on_text
+    from itertools import tee
+
+    asked, kept_rows = tee(rows)
+    for reading, row in zip(read(bundle, asked, setup, how, on_done), kept_rows, strict=False):
+        yield prediction(reading, row["context"], setup)
+
+
+def calibrate(bundle: Bundle, rows: Sequence[Values], setup: Setup, how: Inference) -> Setup:
+    """The threshold for "no answer" that gives the highest F1 on these rows, where the model was
+    taught that there may be none."""
+    from mainspring.metrics.answers import METRIC
+
+    if FOUND_THRESHOLD not in setup.options or THRESHOLD in setup.options:
+        return setup
+    kind = METRIC.choose_kind([row["answers"] for row in rows])
+    margins, gains = [], []
+    for reading, row in zip(read(bundle, rows, setup, how), rows, strict=True):
+        if not reading.found.candidates:
+            continue
+        start, end = reading.characters(reading.found.candidates[0], row["context"])
+        guesses = [row["context"][start:end], ""]
+        answered, silent = METRIC.score_rows(guesses, [row["answers"]] * 2, kind)
+        margins.append(reading.found.margin)
+        gains.append(answered["f1"] - silent["f1"])
+    found = round(best_threshold(margins, gains), 4) if margins else 0.0
+    return replace(setup, options={**setup.options, FOUND_THRESHOLD: found})
+
+
+FORMULATION = Formulation(
+    "span extraction",
+    lacks,
+    encode,
+    collate,
+    losses,
+    lengths,
+    predict,
+    head=HEAD,
+    learn=learn,
+    picture=picture,
+    calibrate=calibrate,
+)
