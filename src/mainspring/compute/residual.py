@@ -77,7 +77,7 @@ class _AddDropped(torch.autograd.Function):
     def forward(ctx, x: Tensor, y: Tensor, share: float) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.share, ctx.type = share, y.dtype
         if not share:
-            return x + y
+            return _sum(x, y)
         mask = keep_mask(y.numel(), share, LANES[y.element_size()], y.device)
         ctx.save_for_backward(mask)
         width = x.shape[-1]
@@ -108,6 +108,19 @@ class _AddDropped(torch.autograd.Function):
             scaled = scaled_RD[: len(dy_ND[rows])]
             dy_ND[rows] = torch.mul(dtotal_ND[rows], kept_scale(ctx.share), out=scaled)
         return dtotal, apply_mask_(dy, mask), None
+
+
+def _sum(x: Tensor, y: Tensor) -> Tensor:
+    """x + y in x's type, a few rows at a time: y in that type never leaves the cache."""
+    total = torch.empty_like(x, memory_format=torch.contiguous_format)
+    width = x.shape[-1]
+    x_ND, y_ND, total_ND = (t.reshape(-1, width) for t in (x, y, total))
+    wide_RD = x_ND.new_empty(min(ROWS, len(x_ND)), width)
+    for at in range(0, len(x_ND), ROWS):
+        rows = slice(at, at + ROWS)
+        wide = wide_RD[: len(x_ND[rows])].copy_(y_ND[rows])
+        torch.add(x_ND[rows], wide, out=total_ND[rows])
+    return total
 
 
 def rms_norm(x: Tensor, norm: nn.RMSNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
