@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -25,6 +26,7 @@ from mainspring.errors import BadOption, BadWeights, Missing, Refused
 from mainspring.verbs.get import get
 
 CONTENT = {"model.gguf": b"GGUF" * 150_000, "1_Pooling/config.json": b"{}"}
+ROOT = Path(__file__).resolve().parents[2]
 RELEASE = "toy_model-1.2"
 
 
@@ -271,6 +273,31 @@ def test_where_the_cache_is(_home: None, tmp_path: Path, monkeypatch: pytest.Mon
     assert packaged.cache_folder() == Path("/x/mainspring")
     monkeypatch.setenv(packaged.CACHE_VARIABLE, "~/m")
     assert packaged.cache_folder() == tmp_path / "m"
+
+
+@pytest.mark.slow
+def test_the_page_about_it_tells_the_truth(starter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of docs/starter.md, and its Python with the real model."""
+    page = (ROOT / "docs" / "starter.md").read_text(encoding="utf-8")
+    for item in TABLE.values():
+        if item.name != "toy":
+            cells = (f"`{item.name}`", item.license, f"{item.wheel_size / 1e6:.0f} MB")
+            package = f"`{item.package}` {item.version}"
+            [row] = [line for line in page.splitlines() if line.startswith(f"| {cells[0]}")]
+            assert all(f"| {cell} |" in row for cell in (*cells, package)), row
+    monkeypatch.setenv(packaged.CACHE_VARIABLE, str(starter.parent))
+    [code] = re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)
+    exec(code, {})
+    assert sorted(f.name for f in Path("smollm2").iterdir()) == [
+        "README.md",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert Path("smollm2-q8.gguf").stat().st_size == pytest.approx(144.8e6, rel=0.01)
 
 
 def test_the_table_is_whole() -> None:
