@@ -268,3 +268,26 @@ def test_a_model_prepared_for_inference_keeps_what_the_adapter_does(name):
         prepare(model, "float32")
         after = model(**tiny_inputs(model)).last_hidden_state
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+
+
+def test_checkpointed_layers_give_the_same_gradients():
+    plain, checkpointed = adapted("llama", 1), adapted("llama", 1)
+    for model, checkpoint in ((plain, False), (checkpointed, True)):
+        model.train()
+        prepare_for_training(model, "bfloat16", checkpoint_layers=checkpoint)
+    ours, theirs = gradients(checkpointed), gradients(plain)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma", "gpt2"])
+def test_a_model_in_training_decodes_through_its_cache(name):
+    model = adapted(name)
+    ids = tiny_inputs(model)["input_ids"]
+    prepare_for_training(model, "bfloat16")
+    with torch.inference_mode():
+        full = model.decode(ids)
+        cache = model.new_cache(4)
+        parts = [model.decode(part, cache=cache) for part in ids.split([4, 1, 4], 1)]
+    stepwise = torch.cat(parts, 1)
+    assert (stepwise - full).norm() < 0.03 * full.norm()
