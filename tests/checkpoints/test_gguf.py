@@ -72,6 +72,20 @@ def test_every_architecture_equals_the_model_it_was_made_of(tmp_path: Path, name
     torch.testing.assert_close(logits(again.eval()), logits(model), **CLOSE)
 
 
+def test_a_head_of_its_own_may_equal_the_embedding(tmp_path: Path) -> None:
+    model = oracle.tiny("llama", tie_word_embeddings=False)
+    model.lm_head.weight.data.copy_(model.model.embed_tokens.weight.data)
+    (tmp_path / "in").mkdir()
+    model.save_pretrained(tmp_path / "folder")
+    for place in (oracle.convert(model, tmp_path / "in" / "model.gguf"), tmp_path / "folder"):
+        ours = load(place)
+        torch.testing.assert_close(logits(ours.model), logits(model), **CLOSE)
+        ours.model.tables["tokens"].weight.data.zero_()
+        assert logits(ours.model).isfinite().all()
+        [(name, head)] = ours.spec.heads
+        assert name == "vocabulary" and not head.tied
+
+
 def test_a_folder_with_one_file_is_that_file(tmp_path: Path) -> None:
     model = oracle.tiny("llama")
     oracle.convert(model, tmp_path / "model.gguf")

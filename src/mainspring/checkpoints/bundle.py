@@ -228,6 +228,9 @@ def _build_and_map(
     """The model without weights, and its weights out of those stored."""
     theirs = _without_repeats(stored, family.aliases)
     model = _build(family, config, theirs, place, embedding)
+    # A head that is its own by the config may still begin as a copy of the embedding.
+    wanted = {name for pair in family.pairs(model.spec) for name in pair.theirs}
+    theirs |= {name: tensor for name, tensor in stored.items() if name in wanted - theirs.keys()}
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     source = str(place.parent if place.name == CONFIG else place)
     return model, to_ours(family.pairs(model.spec), theirs, expected, family.ignored, source=source)

@@ -39,6 +39,7 @@ SCALARS = {
     12: "d",
 }
 FLOAT32, TEXT, ARRAY = 6, 8, 9
+LENGTH = struct.Struct("<Q")  # of a text
 # Types of tensors that are kept as they are, by their number.
 PLAIN = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
 
@@ -152,7 +153,22 @@ class GGUFFile(Mapping[str, Tensor]):
         return number
 
     def _text(self) -> str:
-        return self._take(self._number("Q")).decode("utf-8", errors="replace")
+        return self._texts(1)[0]
+
+    def _texts(self, count: int) -> list[str]:
+        """Texts one after the other. A vocabulary and its merges are a hundred thousand of them."""
+        data, at, end, texts = self._bytes, self._at, len(self._bytes), []
+        for _ in range(count):
+            if at + LENGTH.size > end:
+                raise self._cut_off()
+            [size] = LENGTH.unpack_from(data, at)
+            at += LENGTH.size
+            if at + size > end:
+                raise self._cut_off()
+            texts.append(data[at : at + size].decode("utf-8", errors="replace"))
+            at += size
+        self._at = at
+        return texts
 
     def _value(self, kind: int) -> Any:
         if kind == TEXT:
@@ -172,7 +188,7 @@ class GGUFFile(Mapping[str, Tensor]):
             if count > len(self._bytes):
                 raise self._cut_off()
             return list(struct.unpack(code, self._take(struct.calcsize(code))))
-        return [self._value(kind) for _ in range(count)]
+        return self._texts(count) if kind == TEXT else [self._value(kind) for _ in range(count)]
 
     def _directory(self, count: int) -> dict[str, Stored]:
         """Where each tensor lies. BadWeights where one would lie past the end of the file."""
