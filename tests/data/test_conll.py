@@ -97,7 +97,7 @@ TOKEN = st.text(
 ).filter(lambda token: token.strip(" ") and not token.startswith("-DOCSTART-"))
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.lists(st.tuples(TOKEN, st.sampled_from(["O", "B-A", "I-A"])), min_size=1)))
 def test_what_is_written_is_read(tmp_path_factory, sentences) -> None:
     content = "".join("".join(f"{t}\t{tag}\n" for t, tag in s) + "\n" for s in sentences)

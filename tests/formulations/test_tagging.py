@@ -14,7 +14,7 @@ BIO = ("O", "B-X", "I-X", "B-Y", "I-Y")
 BIOES = ("O", "B-X", "I-X", "E-X", "S-X")
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(
     st.sampled_from([BIO, BIOES]),
     st.integers(1, 5),
@@ -36,7 +36,7 @@ def test_no_allowed_sequence_is_better(labels, count, seed, before, ends) -> Non
     assert tuple(found) == best
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.integers(0, 4), min_size=1))
 def test_what_keeps_the_rules_needs_no_repair(path) -> None:
     tags = [BIO[i] for i in path]

@@ -14,7 +14,7 @@ from mainspring.formulations import units as units_module
 from mainspring.formulations.units import overlapping_windows, read_units, unit_tags
 from mainspring.text import word_spans
 
-QUICK = settings(max_examples=25, deadline=None, derandomize=True)
+QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 
 SAMPLE = [
     "Angela Merkel besucht Paris im Januar, und die Zeitungen schreiben darüber.",
@@ -150,7 +150,7 @@ def test_a_long_text_is_cut_into_parts_without_a_trace(
     assert list(zip(parts.starts, parts.ends, strict=True)) == list(word_spans(text))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.integers(0, 400), st.integers(1, 50), st.integers(0, 25))
 def test_windows_lose_nothing(count: int, size: int, overlap: int) -> None:
     overlap = min(overlap, size // 2)
