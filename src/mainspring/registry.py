@@ -14,6 +14,7 @@ from mainspring.errors import BadOption, Mismatch
 
 TASKS = {
     "summarize": "mainspring.tasks.summarize:TASK",
+    "translate": "mainspring.tasks.translate:TASK",
     "generate": "mainspring.tasks.generate:TASK",
     "answer": "mainspring.tasks.answer:TASK",
     "pretrain": "mainspring.tasks.pretrain:TASK",

@@ -108,7 +108,7 @@ def _pieces(
             )
             parts = []
         elif how.on_long == "cut":
-            part, lost = _cut(ids, limit, encode)
+            part, lost = shortened(ids, limit, encode)
             answer = Prediction("", source_tokens=len(ids), source_tokens_unread=lost, windows=0)
             parts = [part]
         else:
@@ -119,7 +119,7 @@ def _pieces(
     return pieces, answers
 
 
-def _cut(ids: list[int], limit: int, encode: Encode) -> tuple[list[int], int]:
+def shortened(ids: list[int], limit: int, encode: Encode) -> tuple[list[int], int]:
     """What is read of a text that is too long, and how many tokens of it are not.
 
     What stands behind every text (the end token, the cue to answer) is kept.

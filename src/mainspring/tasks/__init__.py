@@ -58,16 +58,18 @@ class Task:
     what a bare text given to `run` is taken for. `layouts` are other columns that data may come in,
     tried where those of `fields` are not there, and `unfold` makes rows of a nested one. An input
     that is missing may be given for all rows by an option of its name. `values` completes a row's
-    values, as that of a layout does.
+    values, as that of a layout does. `adapt(task, options, columns, named)` gives the task that the
+    options, the columns of the data and the fields whose column was named make of it, and options
+    that follow from them.
 
     `formulations` are tried in order: the first whose needs the model meets serves. `output` names
     the column a prediction is written to, `show` puts one into words. `limits` are the token limits
     used where neither the user nor the checkpoint says any. `prompt` is the key under which a
-    checkpoint's `task_specific_params` may keep this task's prefix; `instruction` and `cue` are
-    what a decoder-only model is told before and behind the text. `metric` is None where the loss
-    itself is the score; `best` is the score that picks the best checkpoint. `options` are the
-    task's own. `model` is the checkpoint that serves where the user names none; without one the
-    user must.
+    checkpoint's `task_specific_params` may keep this task's prefix, and `prefix` what it is where
+    several keys begin so; `instruction` and `cue` are what a decoder-only model is told before and
+    behind the text. `metric` is None where the loss itself is the score; `best` is the score that
+    picks the best checkpoint. `options` are the task's own. `model` is the checkpoint that serves
+    where the user names none; without one the user must.
     """
 
     name: str
@@ -78,12 +80,14 @@ class Task:
     best: str
     metric: Metric | None = None
     prompt: str = ""
+    prefix: str = ""
     instruction: str = ""
     cue: str = ""
     limits: Limits = field(default_factory=lambda: Limits(512, 128))
     layouts: tuple[Layout, ...] = ()
     values: Callable[[Values], Values] = lambda values: values
     unfold: Callable[[Row], Iterable[Row]] | None = None
+    adapt: "Adapt | None" = None
     options: tuple[Option, ...] = ()
     model: str | None = None
     show: Callable[[Any], str] = shown
@@ -131,6 +135,9 @@ class Task:
         return values
 
 
+Adapt = Callable[[Task, Values, Sequence[str], Mapping[str, str]], tuple[Task, Values]]
+
+
 def _checked(field: Field, value: Any) -> Any:
     """An input that is given by an option; BadOption where it is none."""
     try:
@@ -160,4 +167,6 @@ def choose_formulation(task: Task, model: Model, to: Literal["use", "fit"] = "us
 def checkpoint_prefix(task: Task, config: Mapping) -> str:
     """The prefix a checkpoint's config asks for before this task's input, or none."""
     params = config.get("task_specific_params") or {}
+    if task.prompt and task.prefix and any(key.startswith(task.prompt) for key in params):
+        return task.prefix
     return str((params.get(task.prompt) or {}).get("prefix", ""))

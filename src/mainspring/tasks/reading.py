@@ -30,6 +30,15 @@ def match(
     )
 
 
+def adapted(
+    task: Task, options: Mapping[str, Any], source: Source, named: Mapping[str, str]
+) -> tuple[Task, dict[str, Any]]:
+    """The task as its options and the columns of a source make it, and what options follow."""
+    if task.adapt is None:
+        return task, {}
+    return task.adapt(task, dict(options), _columns(task, source), named)
+
+
 def _columns(task: Task, source: Source) -> list[str]:
     """The columns of a source, of its first unfolded rows where the task unfolds rows."""
     if task.unfold is None:

@@ -3,6 +3,8 @@
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.errors import BadWeights, Mismatch
@@ -49,6 +51,18 @@ def setup_of(bundle: Bundle, task: Task) -> Setup:
         return Setup(limits, task.instruction, task.cue, options=task.defaults)
     prefix = checkpoint_prefix(task, bundle.config)
     return Setup(limits, prefix, labels=_labels(bundle), options=task.defaults)
+
+
+def remembered(model: str, task: Task) -> dict[str, Any]:
+    """The options of `task` that a folder written by `fit` remembers, read without its weights."""
+    file = Path(model) / FILE
+    if not file.is_file():
+        return {}
+    try:
+        stored = json.loads(file.read_bytes())
+        return dict(stored["options"]) if stored["task"] == task.name else {}
+    except (ValueError, KeyError, TypeError):
+        return {}  # opening the model says what is wrong
 
 
 def within(limits: Limits, model: Model) -> Limits:

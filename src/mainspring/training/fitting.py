@@ -33,6 +33,7 @@ from mainspring.compute.memory import keep_freed_memory
 from mainspring.compute.training import prepare_for_training
 from mainspring.data.batches import BatchPlan, plan_batches
 from mainspring.data.skipped import SkipLog
+from mainspring.data.sources import sources
 from mainspring.errors import BadData, Mismatch
 from mainspring.formulations import (
     Formulation,
@@ -45,6 +46,7 @@ from mainspring.formulations import (
 )
 from mainspring.formulations.prediction import generation_options
 from mainspring.tasks import Task, choose_formulation
+from mainspring.tasks.reading import adapted
 from mainspring.tasks.settings import FILE as TASK_FILE
 from mainspring.tasks.settings import setup_bytes, setup_of
 from mainspring.text import duration, listed
@@ -91,6 +93,9 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
     task: Task = registry.find("tasks", options["task"])
     out.mkdir(parents=True, exist_ok=True)
     given = task.read_options(options["task_options"], ())
+    named, [source, *_] = named_columns(options), sources(options["data"])
+    task, found = adapted(task, given, source, named)
+    options = {**options, "task_options": {**options["task_options"], **found}}
     fields = {field.name for field in task.inputs}
     skipped = SkipLog(out / SKIPPED_FILE, strict=options["strict"])
     with skipped:
@@ -98,7 +103,7 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
             task,
             options["data"],
             valid=options["valid"],
-            named=named_columns(options),
+            named=named,
             seed=options["seed"],
             skipped=skipped,
             given={name: value for name, value in given.items() if name in fields},

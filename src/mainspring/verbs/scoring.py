@@ -6,7 +6,7 @@ Predictions go to a file as they are made; in memory stay four numbers a row.
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice, tee
 from pathlib import Path
@@ -27,7 +27,8 @@ from mainspring.metrics.intervals import (
     score_intervals,
 )
 from mainspring.tasks import Task
-from mainspring.tasks.reading import Matched, checked, match
+from mainspring.tasks.reading import Matched, adapted, checked, match
+from mainspring.tasks.settings import remembered
 from mainspring.verbs.evaluation import Evaluation
 from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import row_writer
@@ -82,6 +83,9 @@ def score(
     if limit is not None and limit < 1:
         raise BadOption("--limit must be at least 1")
     source = _test_source(data)
+    options = {**remembered(contestants[0].model, task), **contestants[0].options}
+    task, found = adapted(task, options, source, named)
+    contestants = [replace(use, options={**found, **use.options}) for use in contestants]
     matched = match(task, source, named, given)
     kind = _kind(task, metric, source, matched, given)
     if out is not None:

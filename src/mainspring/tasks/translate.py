@@ -1,0 +1,132 @@
+"""`translate`: a text in one language in, the same text in another out.
+
+The languages are columns of the data (`en`, `de`), or a pair of columns holds source and target;
+options name them. Reversed options translate the other way.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from mainspring.data.kinds import Flaw
+from mainspring.data.rows import Row
+from mainspring.data.schema import Field, Values
+from mainspring.errors import BadOption
+from mainspring.formulations import Limits, translation
+from mainspring.languages import is_code, nearest
+from mainspring.metrics.translation import METRIC
+from mainspring.tasks import Option, Task
+
+SOURCE, TARGET = "source_language", "target_language"
+TEXT = Field(
+    name="text",
+    kind="text",
+    accepted=("text", "source", "src", "input", "sentence"),
+    help="what is to be translated",
+)
+TRANSLATION = Field(
+    name="target",
+    kind="text",
+    accepted=("translation", "target", "tgt", "output"),
+    help="the translation to learn from or to compare with",
+    role="target",
+)
+# Columns with these names are hardly ever Indonesian or Norwegian.
+UNLIKELY = ("id", "no")
+
+
+def unfold(row: Row) -> Iterable[Row]:
+    """A row whose `translation` holds a text for each language, as columns of its own."""
+    pair = row.values.get("translation")
+    if isinstance(pair, str) and pair.lstrip().startswith("{"):
+        try:
+            pair = json.loads(pair)
+        except ValueError:
+            return [row]  # a text that begins with a bracket
+    if not isinstance(pair, dict):
+        return [row]
+    if len(pair) < 2:
+        raise Flaw("missing partner", f" holds {len(pair)} languages in `translation`, not two")
+    others = {name: value for name, value in row.values.items() if name != "translation"}
+    return [replace(row, values={**others, **pair})]
+
+
+def adapt(
+    task: Task, options: Values, columns: Sequence[str], named: Mapping[str, str]
+) -> tuple[Task, Values]:
+    """The task with the columns of its two languages, and a language that is told by the other.
+
+    Columns named by the user tell their languages too, where they have the names of such.
+    """
+    languages = {SOURCE: options.get(SOURCE), TARGET: options.get(TARGET)}
+    for option, field in ((SOURCE, TEXT), (TARGET, TRANSLATION)):
+        column = named.get(field.name, "")
+        if languages[option] is None and is_code(column):
+            languages[option] = column
+    codes = [column for column in columns if is_code(column)]
+    likely = [code for code in codes if code.casefold() not in UNLIKELY]
+    for one, other in ((SOURCE, TARGET), (TARGET, SOURCE)):
+        known = languages[other]
+        if languages[one] is None and known is not None and len(likely) == 2:
+            left = [code for code in likely if code != nearest(known, likely)]
+            languages[one] = left[0] if len(left) == 1 else None
+    source, target = languages[SOURCE], languages[TARGET]
+    if source is not None and target is not None and source.casefold() == target.casefold():
+        raise BadOption(f"--source-language and --target-language are the same: {source}")
+    if source is target is None and len(likely) > 1 and not named and not _has_pair(columns):
+        shown = f"--source-language {likely[0]} --target-language {likely[1]}"
+        raise BadOption(
+            f"the columns {', '.join(likely)} are languages: say which is translated into which, "
+            f"{shown} or the other way round"
+        )
+    fields = tuple(
+        _with_column(field, None if code is None else nearest(code, codes))
+        for field, code in ((TEXT, source), (TRANSLATION, target))
+    )
+    found = {name: code for name, code in languages.items() if code is not None}
+    return replace(task, fields=fields), found
+
+
+def _has_pair(columns: Sequence[str]) -> bool:
+    lower = {column.strip().casefold() for column in columns}
+    return all(lower & set(field.accepted) for field in (TEXT, TRANSLATION))
+
+
+def _with_column(field: Field, column: str | None) -> Field:
+    return field if column is None else replace(field, accepted=(column, *field.accepted))
+
+
+TASK = Task(
+    name="translate",
+    help="write a text in another language",
+    fields=(TEXT, TRANSLATION),
+    unfold=unfold,
+    adapt=adapt,
+    formulations=(translation.SEQUENCES, translation.PROMPTS),
+    output="translation",
+    best="chrf2",
+    metric=METRIC,
+    prompt="translation_",
+    prefix="translate {source} to {target}: ",
+    instruction=(
+        "Translate the following text from {source} to {target}. "
+        "Answer with the translation only.\n\n"
+    ),
+    cue="\n\n{target}:",
+    limits=Limits(256, 256),
+    options=(
+        Option(SOURCE, "language of the text, by its code: en"),
+        Option(TARGET, "language to translate into: de"),
+        Option(
+            "split_at",
+            "what is translated at a time: lines as they are, or their sentences one by one",
+            default="line",
+            choices=("line", "sentence"),
+        ),
+        Option(
+            "terms",
+            "file of words that must be translated so: source, tab, target; one a line",
+            learnt=False,
+        ),
+    ),
+)
