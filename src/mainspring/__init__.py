@@ -17,6 +17,7 @@ _PLACES = {
     "fit": "mainspring.verbs.fit",
     "run": "mainspring.verbs.run",
     "evaluate": "mainspring.verbs.evaluate",
+    "embed": "mainspring.verbs.embed",
     "get": "mainspring.verbs.get",
     "load": "mainspring.checkpoints.bundle",
     "show_progress": "mainspring.console",
@@ -26,6 +27,7 @@ _PLACES = {
 __all__ = [
     "MainspringError",
     "__version__",
+    "embed",
     "evaluate",
     "fit",
     "get",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from mainspring.checkpoints.bundle import load
     from mainspring.console import show_progress
     from mainspring.errors import MainspringError
+    from mainspring.verbs.embed import embed
     from mainspring.verbs.evaluate import evaluate
     from mainspring.verbs.fit import fit
     from mainspring.verbs.get import get

@@ -24,6 +24,7 @@ COMMANDS = {
     ),
     "evaluate": ("mainspring.verbs.evaluate:evaluate", "score a model, with baseline and interval"),
     "get": ("mainspring.verbs.get:get", "fetch a small pretrained model: starter, minilm"),
+    "embed": ("mainspring.verbs.embed:command", "sentence vectors of texts, as .npy or .jsonl"),
     "tasks": ("mainspring.verbs.listing:tasks", "the tasks, and the columns their data may have"),
     "models": ("mainspring.verbs.listing:models", "the families of models, and what is on disk"),
     "doctor": ("mainspring.verbs.doctor:doctor", "what this machine has, and what follows from it"),

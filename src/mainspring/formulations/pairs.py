@@ -45,6 +45,28 @@ def pair_layout(tokenizer: Tokenizer) -> PairLayout:
     )
 
 
+@dataclass(frozen=True)
+class Frame:
+    """The special tokens around a single text."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.before) + len(self.after)
+
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        return [*self.before, *ids, *self.after]
+
+
+def frame(tokenizer: Tokenizer) -> Frame:
+    """What the tokenizer sets around a text, read off one of a letter."""
+    text = tokenizer.backend.encode("x")
+    inside = [at for at, side in enumerate(text.sequence_ids) if side == 0]
+    return Frame(tuple(text.ids[: inside[0]]), tuple(text.ids[inside[-1] + 1 :]))
+
+
 def has_types(model: spec.Model) -> bool:
     """Whether the model tells first and second text apart by token types."""
     stack = model.encoder

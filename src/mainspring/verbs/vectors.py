@@ -1,0 +1,136 @@
+"""A file of vectors that grows vector by vector and can be gone on with: what `embed` writes.
+
+    vectors.npy             N x D float32, what `numpy.load` opens (also memory-mapped)
+    vectors.rows.jsonl      line i: where text i stood, and its other columns
+
+While it grows: `vectors.npy.part` (the numbers alone), `vectors.rows.jsonl.part`, and what made
+them in `vectors.npy.made.json`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mainspring import events
+from mainspring.data.schema import Example
+from mainspring.errors import BadData, BadOption
+from mainspring.formulations.embedding import Vector
+from mainspring.verbs.output import row_writer, unwritable
+
+
+class VectorFile:
+    """Vectors of `width` numbers, made as `made` says: an unfinished file that was made otherwise,
+    or of other texts, is not gone on with."""
+
+    def __init__(self, file: Path, width: int, made: Mapping[str, Any]):
+        self.file, self.width, self.made = file, width, {**made, "width": width}
+        self.rows = file.with_name(file.stem + ".rows.jsonl")
+        for there in (self.file, self.rows):
+            if there.exists():
+                raise BadOption(f"--out: {there} is already there; name another file or remove it")
+        self.part = file.with_name(file.name + ".part")
+        self.rows_part = self.rows.with_name(self.rows.name + ".part")
+        self.how = file.with_name(file.name + ".made.json")
+        self.count = 0
+
+    @contextmanager
+    def writing(
+        self, examples: Iterator[Example], text: str
+    ) -> Iterator[tuple[Iterator[Example], Callable[[Example, Vector], None]]]:
+        """(the rows still to be done, a function that writes one); `text` is the field embedded."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._check_made()
+        for number, before in enumerate(self._done(), 1):
+            example = next(examples, None)
+            if example is None or before["hash"] != _hash(example.values[text]):
+                raise BadData(
+                    "this unfinished output belongs to other texts; remove it or name another",
+                    file=self.rows_part,
+                    line=number,
+                )
+            self.count = number
+        if self.count:
+            events.note(f"{self.part}: going on after {self.count} vectors")
+        try:
+            stream = self.part.open("ab", buffering=0)
+        except OSError as error:
+            raise unwritable(self.part, error) from error
+        with stream, row_writer(self.rows_part, "ab") as write_row:
+
+            def write(example: Example, vector: Vector) -> None:
+                row = example.row
+                others = {k: v for k, v in row.values.items() if v != example.values[text]}
+                place = {"file": row.file, "line": row.line, "hash": _hash(example.values[text])}
+                try:
+                    stream.write(np.ascontiguousarray(vector, dtype="<f4").data)
+                except OSError as error:
+                    raise unwritable(self.part, error) from error
+                write_row({**place, **others, **place})
+                self.count += 1
+
+            try:
+                yield examples, write
+            except BaseException:
+                if self.count:
+                    events.note(f"{self.part}: {self.count} vectors kept; run it again to go on")
+                raise
+
+    def _check_made(self) -> None:
+        if self.part.exists() and self.how.exists():
+            before = json.loads(self.how.read_text(encoding="utf-8"))
+            if before != self.made:
+                other = [k for k in self.made if before.get(k) != self.made[k]]
+                raise BadData(
+                    f"this unfinished output was made with another {', '.join(other)}; remove it "
+                    "or name another",
+                    file=self.part,
+                )
+        else:
+            self.part.unlink(missing_ok=True)
+            self.rows_part.unlink(missing_ok=True)
+            self.how.write_text(json.dumps(self.made), encoding="utf-8")
+
+    def _done(self) -> Iterator[dict[str, Any]]:
+        """What is known of the whole vectors; half-written ends are dropped from both files."""
+        if not self.part.exists() or not self.rows_part.exists():
+            return
+        size = 4 * self.width
+        vectors = self.part.stat().st_size // size
+        rows: list[dict[str, Any]] = []
+        whole = 0
+        with self.rows_part.open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n") or len(rows) == vectors:
+                    break
+                rows.append({"hash": json.loads(line)["hash"]})
+                whole += len(line)
+        os.truncate(self.part, len(rows) * size)
+        os.truncate(self.rows_part, whole)
+        yield from rows
+
+    def finish(self) -> None:
+        """Puts both files in their places."""
+        temporary = self.file.with_name(f".{self.file.name}.tmp")
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self.count, self.width)}
+        try:
+            with self.part.open("rb") as numbers, temporary.open("wb") as out:
+                np.lib.format.write_array_header_1_0(out, header)
+                shutil.copyfileobj(numbers, out, 1 << 22)
+            temporary.replace(self.file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise unwritable(self.file, error) from error
+        self.rows_part.replace(self.rows)
+        self.part.unlink()
+        self.how.unlink()
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
