@@ -17,6 +17,8 @@ TASKS = {
     "translate": "mainspring.tasks.translate:TASK",
     "generate": "mainspring.tasks.generate:TASK",
     "answer": "mainspring.tasks.answer:TASK",
+    "classify": "mainspring.tasks.classify:TASK",
+    "entities": "mainspring.tasks.entities:TASK",
     "pretrain": "mainspring.tasks.pretrain:TASK",
 }
 

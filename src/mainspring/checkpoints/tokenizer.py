@@ -81,12 +81,6 @@ class Tokenizer:
                 return ids[:at], ids[at + len(inside) :]
         return [], []
 
-    def offsets_many(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """For each text its ids, without special tokens, and where each token stands in it
-        (start, end), in characters. Tokens that are parts of one character share its place."""
-        found = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        return [(encoding.ids, encoding.offsets) for encoding in found]
-
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`. Negative ids (ignored labels) and ids past the vocabulary are left
         out."""
@@ -214,8 +208,12 @@ class Tokenizer:
             for i in sorted(added, reverse=True)
             if added[i].special and added[i].content not in named
         ]
+        inputs = ["input_ids", "token_type_ids", "attention_mask"]
+        if "cls" not in self.special:  # only the layout of BERT tells two texts apart by types
+            inputs.remove("token_type_ids")
         return {
             "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": inputs,
             **{f"{part}_token": token for part, token in self.special.items()},
             "additional_special_tokens": others,
             "clean_up_tokenization_spaces": False,

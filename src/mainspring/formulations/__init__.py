@@ -68,7 +68,8 @@ class EncodedRow:
     """One example as token ids, and how many tokens of it the limits cut off.
 
     `target` may hold `IGNORED`: such places carry no loss. `second` is where the second text of a
-    pair begins in `source`; 0 where there is one text only.
+    pair begins in `source`; 0 where there is one text only. `weights` are what the losses of the
+    targets are multiplied by; none where all count alike.
     """
 
     source: "Sequence[int]"
@@ -76,6 +77,7 @@ class EncodedRow:
     source_lost: int = 0
     target_lost: int = 0
     second: int = 0
+    weights: "Sequence[float]" = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Prediction:
     what else is told of it. Where it was generated `stop` says why it ended ("eos", "length",
     "stop") and `tokens` counts what was written. `source_tokens` is what the input has,
     `source_tokens_unread` what of it was cut off, `windows` in how many pieces it was read. `error`
-    is set, and the rest empty, where an input was refused.
+    is set, and the rest empty, where an input was refused. `counts` are things that happened on
+    the way, by name; they are summed up over all inputs and told.
     """
 
     value: Any
@@ -97,10 +100,10 @@ class Prediction:
     windows: int = 1
     error: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-    counts: Mapping[str, int] = field(default_factory=dict)
 class SpecialIds:
     """The token ids a batch is built with. `start` begins every decoder input; models of one stack
     have none, and encoders need no end of text."""
@@ -117,7 +120,8 @@ class Batch:
     `keep_BS` is False at source padding, None where there is none. `labels_BT` is what is to be
     predicted, `IGNORED` where nothing is; its length and meaning are the formulation's.
     `decoder_ids_BT` is what an encoder-decoder's decoder reads. `types_BS` is 1 in the second text
-    of a pair. `target_tokens` counts the labels that carry loss.
+    of a pair. `target_tokens` counts the labels that carry loss, `weights_BT` are what their losses
+    are multiplied by.
     """
 
     source_BS: "Tensor"
@@ -127,6 +131,7 @@ class Batch:
     target_tokens: int
     decoder_ids_BT: "Tensor | None" = None
     types_BS: "Tensor | None" = None
+    weights_BT: "Tensor | None" = None
 
     def to(self, device: "torch.device") -> "Batch":
         """The same batch on another device."""
@@ -141,6 +146,7 @@ class Batch:
             labels_BT=self.labels_BT.to(device),
             decoder_ids_BT=moved(self.decoder_ids_BT),
             types_BS=moved(self.types_BS),
+            weights_BT=moved(self.weights_BT),
         )
 
 
@@ -183,6 +189,7 @@ class Formulation:
     `generates` is whether predictions are made by decoding tokens.
     `head` names the head it reads where a model can be given one (see `Family.head`).
     `learn(rows, setup)` completes the setup from the training rows: the labels there are.
+    `tokens(setup)` are tokens of its own, which the tokenizer gets where it lacks them.
     `calibrate(bundle, rows, setup, how)` completes the setup from predictions on validation rows,
     before they are scored: a threshold.
     `picture` shows an example's tokens with those that carry loss marked.
@@ -198,6 +205,7 @@ class Formulation:
     generates: bool = False
     head: str | None = None
     learn: Callable[[Iterable[Values], Setup], Setup] | None = None
+    tokens: Callable[[Setup], Sequence[str]] = lambda setup: ()
     calibrate: "Callable[[Bundle, Sequence[Values], Setup, Inference], Setup] | None" = None
     picture: "Callable[[EncodedRow, Tokenizer, Setup], str]" = source_and_target
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 Statistics = dict[str, float]
 
 ROWS = "rows"
+
+Report = Callable[[Sequence[Any], Sequence[Any], Sequence[str], Path | None], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,9 @@ class Metric:
     names the way texts are compared, which `choose_kind(references)` picks for a data set, and
     `signature(kind)` says exactly what was computed. `baselines` are predictions that need no
     model: functions of a row's inputs and of what the setup of a model says of its training data,
-    by name.
+    by name; None where that says too little. `judged(value, details)` is what is scored of a
+    prediction. `report(predictions, references, labels, out)` says more of a whole set than its
+    scores do: tables, also as files in the folder `out` if there is one.
     """
 
     score_rows: Callable[[Sequence[Any], Sequence[Any], str], list[Statistics]]
@@ -30,6 +35,8 @@ class Metric:
     baselines: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Any]] = field(
         default_factory=dict
     )
+    judged: Callable[[Any, Mapping[str, Any]], Any] = lambda value, details: value
+    report: Report | None = None
 
     def scores(self, rows: Sequence[Statistics]) -> Statistics:
         """The scores of a set of rows."""

@@ -50,7 +50,9 @@ def setup_of(bundle: Bundle, task: Task) -> Setup:
     if bundle.spec.encoder is None and "vocabulary" in dict(bundle.spec.heads):
         return Setup(limits, task.instruction, task.cue, options=task.defaults)
     prefix = checkpoint_prefix(task, bundle.config)
-    return Setup(limits, prefix, labels=_labels(bundle), options=task.defaults)
+    problem = bundle.config.get("problem_type")
+    options = task.defaults if problem is None else {**task.defaults, "problem_type": problem}
+    return Setup(limits, prefix, labels=_labels(bundle), options=options)
 
 
 def remembered(model: str, task: Task) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from mainspring import events, registry
 from mainspring.checkpoints.bundle import Bundle, family_of_size, load, new_bundle
+from mainspring.checkpoints.growing import with_tokens
 from mainspring.checkpoints.heads import with_head
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 from mainspring.compute.devices import choose_device
@@ -34,7 +35,7 @@ from mainspring.compute.training import prepare_for_training
 from mainspring.data.batches import BatchPlan, plan_batches
 from mainspring.data.skipped import SkipLog
 from mainspring.data.sources import sources
-from mainspring.errors import BadData, Mismatch
+from mainspring.errors import BadData, BadOption, Mismatch
 from mainspring.formulations import (
     Formulation,
     Inference,
@@ -150,9 +151,10 @@ class _Run:
             raise Mismatch(f"{options['model']}: no tokenizer, so it cannot be trained on text")
         self.options, self.command, self.out = options, command, out
         self.task, self.data, self.bundle = task, data, bundle
-        self.tokenizer = bundle.tokenizer
         self.formulation: Formulation = choose_formulation(task, bundle.spec, "fit")
         self.setup = self._setup()
+        assert self.bundle.tokenizer is not None
+        self.tokenizer = self.bundle.tokenizer
         self.ids: SpecialIds = special_ids(self.tokenizer, bundle.config, bundle.spec)
         self.lora = self._adapter()
         self.rows = self._encode(data.splits.train, "encoding")
@@ -182,6 +184,15 @@ class _Run:
             self.bundle = with_head(
                 self.bundle, self.formulation.head, setup.labels, options["seed"]
             )
+        if "problem_type" in setup.options:
+            self.bundle.config["problem_type"] = setup.options["problem_type"]
+        own = self.formulation.tokens(setup)
+        if own and options["lora"] is not None:
+            raise BadOption(
+                f"`{task.name}` gives the model tokens of its own, which an adapter cannot hold; "
+                "leave --lora out"
+            )
+        self.bundle = with_tokens(self.bundle, own, options["seed"])
         return setup
 
     def _adapter(self) -> Lora | None:
@@ -358,7 +369,7 @@ class _Run:
             self.setup = self.formulation.calibrate(self.bundle, self.scored, self.setup, how)
         made = predict(self.bundle, self.scored, self.setup, how, show, None)
         wanted = [row[target.name] for row in self.scored]
-        answers = [prediction.value for prediction in made]
+        answers = [metric.judged(prediction.value, prediction.details) for prediction in made]
         return metric.scores(metric.score_rows(answers, wanted, metric.choose_kind(wanted)))
 
     def _keep(self, scores: dict[str, float]) -> None:

@@ -13,15 +13,20 @@ class EncodedRows:
     """Examples as int32 arrays, about 4 bytes a token. Indexing gives the `EncodedRow` back."""
 
     def __init__(self, examples: Iterable[EncodedRow]):
-        sources, targets, ends, lost = array("i"), array("i"), array("q"), array("q")
+        sources, targets, weights = array("i"), array("i"), array("f")
+        ends, lost = array("q"), array("q")
         for example in examples:
             sources.extend(example.source)
             targets.extend(example.target)
-            ends.extend((len(sources), len(targets)))
+            weights.extend(example.weights)
+            ends.extend((len(sources), len(targets), len(weights)))
             lost.extend((example.source_lost, example.target_lost, example.second))
         self._sources = np.array(sources, dtype=np.int32)
         self._targets = np.array(targets, dtype=np.int32)
-        self._source_ends, self._target_ends = np.array(ends, dtype=np.int64).reshape(-1, 2).T
+        self._weights = np.array(weights, dtype=np.float32)
+        self._source_ends, self._target_ends, self._weight_ends = (
+            np.array(ends, dtype=np.int64).reshape(-1, 3).T
+        )
         self._rest = np.array(lost, dtype=np.int64).reshape(-1, 3)
 
     def __len__(self) -> int:
@@ -35,7 +40,10 @@ class EncodedRows:
     def __getitem__(self, row: int) -> EncodedRow:
         source = self._sources[_start(self._source_ends, row) : self._source_ends[row]]
         target = self._targets[_start(self._target_ends, row) : self._target_ends[row]]
-        return EncodedRow(source.tolist(), target.tolist(), *self._rest[row].tolist())
+        weights = self._weights[_start(self._weight_ends, row) : self._weight_ends[row]]
+        lost, target_lost, second = self._rest[row].tolist()
+        ids = source.tolist(), target.tolist()
+        return EncodedRow(*ids, lost, target_lost, second, weights.tolist())
 
     @property
     def token_counts(self) -> np.ndarray:
@@ -45,10 +53,10 @@ class EncodedRows:
 
     @property
     def hash(self) -> str:
-        """Changes when any id of any row, or their order, changes."""
+        """Changes when any id or weight of any row, or their order, changes."""
         digest = hashlib.sha256()
         parts = (self._sources, self._source_ends, self._targets, self._target_ends)
-        for part in (*parts, self._rest[:, 2]):
+        for part in (*parts, self._rest[:, 2], self._weights):
             digest.update(part.tobytes())
         return digest.hexdigest()
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mainspring.verbs.output import told
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -14,7 +16,9 @@ class Evaluation:
     of each; `baseline` what predictions without a model reach; `signature` says exactly what was
     computed. `hit_limit` is the share of outputs that ended at the length limit, `sources_cut`
     that of inputs longer than the model reads; `megabytes` is what the weights take in memory in
-    this `precision`. `against` compares with another model's scores.
+    this `precision`. `against` compares with another model's scores, `report` is what the metric
+    says beyond scores (a table of the labels). `counts` are things that happened in predicting,
+    such as tags that had to be repaired.
     """
 
     task: str
@@ -32,6 +36,8 @@ class Evaluation:
     megabytes: float
     predictions: str | None = None
     against: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     exit_code: int = 0
 
     def lines(self, as_json: bool) -> Iterator[str]:
@@ -40,11 +46,12 @@ class Evaluation:
             shown.pop("exit_code")
             yield json.dumps(shown, ensure_ascii=False)
             return
+        width = max(10, *map(len, self.scores))
         for name, value in self.scores.items():
             low, high = self.interval[name]
-            line = f"{name:10} {value:6.2f}  [{low:.2f}, {high:.2f}]"
+            line = f"{name:{width}} {value:6.2f}  [{low:.2f}, {high:.2f}]"
             for base, scores in self.baseline.items():
-                line += f"   {base} {scores[name]:.2f}"
+                line += f"   {base} {scores[name]:.2f}" if name in scores else ""
             if self.against:
                 other = self.against["scores"][name]
                 line += f"   against {other:.2f} (p={self.against['p'][name]:.3f})"
@@ -56,8 +63,12 @@ class Evaluation:
                 f"{self.against['megabytes']:.0f} MB, "
                 f"{self.against['tokens_per_second']:.0f} tokens/s"
             )
-        yield (
-            f"{self.rows} rows, {self.skipped} skipped | {self.signature} | "
-            f"{self.hit_limit:.1%} hit the length limit | {self.sources_cut:.1%} of sources longer "
-            f"than the model reads | {self.tokens_per_second:.0f} tokens/s"
-        )
+        parts = [f"{self.rows} rows, {self.skipped} skipped", self.signature]
+        if self.tokens_per_second:  # where something was generated
+            parts.append(f"{self.hit_limit:.1%} hit the length limit")
+        parts.append(f"{self.sources_cut:.1%} of sources longer than the model reads")
+        if self.tokens_per_second:
+            parts.append(f"{self.tokens_per_second:.0f} tokens/s")
+        yield " | ".join(parts)
+        if self.counts:
+            yield told(self.counts)

@@ -4,6 +4,7 @@ Predictions go to a file as they are made; in memory stay four numbers a row.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -38,21 +39,25 @@ CHOOSE_KIND_FROM = 200  # rows
 
 @dataclass
 class Tally:
-    """What is kept of the predictions of one model."""
+    """What is kept of the predictions of one model; `judged` are predictions and references, where
+    the metric has a report of them."""
 
     precision: str
     megabytes: float
     rows: list[Statistics] = field(default_factory=list)
+    judged: list[tuple[Any, Any]] = field(default_factory=list)
     at_limit: int = 0
     cut: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, prediction: Prediction, statistics: Statistics) -> None:
         self.rows.append(statistics)
         self.at_limit += prediction.stop == "length"
         self.cut += prediction.source_tokens_unread > 0 or prediction.windows > 1
         self.tokens += prediction.tokens
+        self.counts.update(prediction.counts)
 
     @property
     def speed(self) -> float:
@@ -88,6 +93,7 @@ def score(
     contestants = [replace(use, options={**found, **use.options}) for use in contestants]
     matched = match(task, source, named, given)
     kind = _kind(task, metric, source, matched, given)
+    report: dict[str, Any] = {}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     skipped = SkipLog(None if out is None else out / "skipped.jsonl", strict=strict)
@@ -100,6 +106,9 @@ def score(
             file = None if out is None or number else out / "predictions.jsonl"
             bases = baseline if number == 0 else {}
             tallies.append(_scored(task, metric, opened, rows, kind, file, bases))
+        if metric.report is not None and number == 0:
+            guesses, wanted = zip(*tallies[0].judged, strict=True)
+            report = metric.report(guesses, wanted, opened.setup.labels, out)
     if skipped.mended:
         events.warn(f"put right: {skipped.mendings()}")
     first = tallies[0]
@@ -125,7 +134,7 @@ def score(
         skipped=skipped.total,
         scores=_rounded(metric.scores(first.rows)),
         interval={n: (round(low, 4), round(high, 4)) for n, (low, high) in spread.items()},
-        baseline={name: _rounded(metric.scores(rows)) for name, rows in baseline.items()},
+        baseline={n: _rounded(metric.scores(rows)) for n, rows in baseline.items() if rows},
         signature=metric.signature(kind),
         hit_limit=first.at_limit / len(first.rows),
         sources_cut=first.cut / len(first.rows),
@@ -134,6 +143,8 @@ def score(
         megabytes=round(first.megabytes, 1),
         predictions=None if out is None else str(out / "predictions.jsonl"),
         against=against,
+        report=report,
+        counts=dict(first.counts),
     )
 
 
@@ -192,21 +203,26 @@ def _scored(
         for prediction in opened.predict((example.values for example in for_model), show):
             example = next(for_score)
             reference = example.values[target]
-            [found] = metric.score_rows([prediction.value], [reference], kind)
+            judged = metric.judged(prediction.value, prediction.details)
+            [found] = metric.score_rows([judged], [reference], kind)
             tally.add(prediction, found)
+            if metric.report is not None:
+                tally.judged.append((judged, reference))
             for name, rows in baseline.items():
                 guess = metric.baselines[name](example.values, opened.setup.options)
-                rows += metric.score_rows([guess], [reference], kind)
+                if guess is not None:
+                    rows += metric.score_rows([guess], [reference], kind)
             if write is not None:
                 row = {
                     **example.row.values,
                     f"predicted_{task.output}": prediction.value,
                     **prediction.details,
-                    "stop": prediction.stop,
-                    "tokens": prediction.tokens,
                     "source_tokens_unread": prediction.source_tokens_unread,
-                    "scores": _rounded(found),
                 }
+                if opened.formulation.generates:
+                    row |= {"stop": prediction.stop, "tokens": prediction.tokens}
+                if metric.combine is None:  # a row has scores of its own
+                    row["scores"] = _rounded(found)
                 write(row)
     tally.seconds = time.perf_counter() - started
     count = len(tally.rows)

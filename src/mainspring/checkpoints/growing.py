@@ -1,0 +1,75 @@
+"""Giving a model tokens of a task's own: new ids in the tokenizer, new rows in its tables."""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mainspring import events, spec
+from mainspring.checkpoints.bundle import Bundle
+from mainspring.core.init import build
+from mainspring.errors import Mismatch
+
+# Where a model holds one row for each token, beside its tables.
+OUTPUTS = ("heads.vocabulary.out.weight", "heads.vocabulary.bias")
+
+
+def with_tokens(bundle: Bundle, tokens: Sequence[str], seed: int) -> Bundle:
+    """The bundle with these tokens, each an id of its own that no text is cut into or out of.
+
+    The rows of new tokens are drawn from `seed`, each channel with the mean and the deviation that
+    it has in the table, so that they begin among the others (Hewitt, 2021).
+    Tokens that are there already stay as they are. Mismatch where there is no tokenizer.
+    """
+    if bundle.tokenizer is None:
+        raise Mismatch("this checkpoint has no tokenizer that could get new tokens")
+    new = [token for token in tokens if bundle.tokenizer.id_of(token) is None]
+    if not new:
+        return bundle
+    tokenizer = bundle.tokenizer.with_tokens(new)
+    had = len(next(iter(bundle.model.tables.parameters())))
+    rows = had if tokenizer.vocabulary <= had else -(-tokenizer.vocabulary // 64) * 64
+    places = [place for token in new if (place := tokenizer.id_of(token)) is not None]
+    tensors = {
+        name: _grown(tensor, rows, bundle.tokenizer.vocabulary, places, f"{seed} {name}")
+        if name.startswith("tables.") or name in OUTPUTS
+        else tensor
+        for name, tensor in bundle.model.state_dict().items()
+    }
+    model = build(_resized(bundle.spec, rows))
+    model.load_state_dict(tensors, assign=True)
+    events.note(f"the tokenizer gets {len(new)} tokens of the task's own: {' '.join(new)}")
+    config = {**bundle.config, "vocab_size": rows}
+    return dataclasses.replace(bundle, model=model.eval(), config=config, tokenizer=tokenizer)
+
+
+def _resized(model: spec.Model, rows: int) -> spec.Model:
+    """The same model for a vocabulary of `rows`."""
+
+    def stack(old: spec.Stack | None) -> spec.Stack | None:
+        if old is None or not isinstance(old.embedding, spec.TokenEmbedding):
+            return old
+        embedding = dataclasses.replace(old.embedding, vocabulary=rows)
+        return dataclasses.replace(old, embedding=embedding)
+
+    heads = tuple(
+        (name, dataclasses.replace(head, vocabulary=rows))
+        if isinstance(head, spec.VocabularyHead)
+        else (name, head)
+        for name, head in model.heads
+    )
+    return spec.Model(stack(model.encoder), stack(model.decoder), heads)
+
+
+def _grown(tensor: Tensor, rows: int, known: int, places: Sequence[int], name: str) -> Tensor:
+    """A tensor of one row a token with `rows` of them, those at `places` drawn like the `known`
+    ones before them; a bias begins at zero."""
+    grown = torch.cat([tensor, tensor.new_zeros(rows - len(tensor), *tensor.shape[1:])])
+    if tensor.dim() == 2:
+        deviation, mean = torch.std_mean(tensor[:known].float(), 0)
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        for place in places:
+            grown[place] = mean + deviation * torch.randn(mean.shape, generator=generator)
+    return grown
