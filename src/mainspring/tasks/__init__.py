@@ -124,7 +124,8 @@ class Task:
         mine = {option.name: option for option in self.options}
         fields = {field.name: field for field in self.inputs}
         values: Values = {}
-        for name, value in given.items():
+        for word, value in given.items():
+            name = word.replace("-", "_")
             if name in mine:
                 values[name] = mine[name].read(value)
             elif name in fields:
