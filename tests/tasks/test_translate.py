@@ -13,7 +13,7 @@ from mainspring.data.readers import sources
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData, BadOption
-from mainspring.tasks.reading import adapted, checked, match
+from mainspring.tasks.reading import by_columns, checked, match
 from mainspring.tasks.settings import remembered
 from mainspring.tasks.translate import TASK, unfold
 
@@ -23,7 +23,7 @@ PAIR = {"text": "one", "target": "eins"}
 def read(path: Path, named: dict[str, str] | None = None, **options: str) -> list[dict[str, Any]]:
     """The rows of a file or folder as the task reads them."""
     [source] = sources(path)
-    task, _ = adapted(TASK, options, source, named or {})
+    task, _ = by_columns(TASK, options, source, named or {})
     matched = match(task, source, named or {})
     return [row.values for row in checked(task, source, matched, SkipLog(), {})]
 
@@ -77,7 +77,7 @@ def test_columns_named_by_the_user_win_and_tell_their_languages(tmp_path: Path) 
     assert read(file, named) == [{"text": "one", "target": "ein"}]
     [source] = sources(file)
     both = {"text": "de", "target": "en"}
-    found = adapted(TASK, {}, source, both)[1]
+    found = by_columns(TASK, {}, source, both)[1]
     assert found == {"source_language": "de", "target_language": "en"}
     assert TASK.read_options({"source-language": "de"}, ()) == {"source_language": "de"}
 
@@ -105,7 +105,7 @@ def test_rows_that_lack_a_language_are_skipped(tmp_path: Path) -> None:
     ]
     [source] = sources(jsonl(tmp_path, *rows))
     options = {"source_language": "en", "target_language": "de"}
-    task, _ = adapted(TASK, options, source, {})
+    task, _ = by_columns(TASK, options, source, {})
     log = SkipLog()
     found = list(checked(task, source, match(task, source, {}), log, {}))
     assert [row.values for row in found] == [PAIR]

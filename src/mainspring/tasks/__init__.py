@@ -58,9 +58,9 @@ class Task:
     what a bare text given to `run` is taken for. `layouts` are other columns that data may come in,
     tried where those of `fields` are not there, and `unfold` makes rows of a nested one. An input
     that is missing may be given for all rows by an option of its name. `values` completes a row's
-    values, as that of a layout does. `adapt(task, options, columns, named)` gives the task that the
-    options, the columns of the data and the fields whose column was named make of it, and options
-    that follow from them.
+    values, as that of a layout does. `by_columns(task, options, columns, named)` gives the task that
+    the options, the columns of the data and the fields whose column was named make of it, and
+    options that follow from them.
 
     `formulations` are tried in order: the first whose needs the model meets serves. `output` names
     the column a prediction is written to, `show` puts one into words. `limits` are the token limits
@@ -87,7 +87,7 @@ class Task:
     layouts: tuple[Layout, ...] = ()
     values: Callable[[Values], Values] = lambda values: values
     unfold: Callable[[Row], Iterable[Row]] | None = None
-    adapt: "Adapt | None" = None
+    by_columns: "ByColumns | None" = None
     options: tuple[Option, ...] = ()
     model: str | None = None
     show: Callable[[Any], str] = shown
@@ -136,7 +136,7 @@ class Task:
         return values
 
 
-Adapt = Callable[[Task, Values, Sequence[str], Mapping[str, str]], tuple[Task, Values]]
+ByColumns = Callable[[Task, Values, Sequence[str], Mapping[str, str]], tuple[Task, Values]]
 
 
 def _checked(field: Field, value: Any) -> Any:

@@ -30,13 +30,13 @@ def match(
     )
 
 
-def adapted(
+def by_columns(
     task: Task, options: Mapping[str, Any], source: Source, named: Mapping[str, str]
 ) -> tuple[Task, dict[str, Any]]:
     """The task as its options and the columns of a source make it, and what options follow."""
-    if task.adapt is None:
+    if task.by_columns is None:
         return task, {}
-    return task.adapt(task, dict(options), _columns(task, source), named)
+    return task.by_columns(task, dict(options), _columns(task, source), named)
 
 
 def _columns(task: Task, source: Source) -> list[str]:

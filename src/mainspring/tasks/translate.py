@@ -51,7 +51,7 @@ def unfold(row: Row) -> Iterable[Row]:
     return [replace(row, values={**others, **pair})]
 
 
-def adapt(
+def by_columns(
     task: Task, options: Values, columns: Sequence[str], named: Mapping[str, str]
 ) -> tuple[Task, Values]:
     """The task with the columns of its two languages, and a language that is told by the other.
@@ -101,7 +101,7 @@ TASK = Task(
     help="write a text in another language",
     fields=(TEXT, TRANSLATION),
     unfold=unfold,
-    adapt=adapt,
+    by_columns=by_columns,
     formulations=(translation.SEQUENCES, translation.PROMPTS),
     output="translation",
     best="chrf2",

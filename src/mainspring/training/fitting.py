@@ -47,7 +47,7 @@ from mainspring.formulations import (
 )
 from mainspring.formulations.prediction import generation_options
 from mainspring.tasks import Task, choose_formulation
-from mainspring.tasks.reading import adapted
+from mainspring.tasks.reading import by_columns
 from mainspring.tasks.settings import FILE as TASK_FILE
 from mainspring.tasks.settings import setup_bytes, setup_of
 from mainspring.text import duration, listed
@@ -95,7 +95,7 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
     out.mkdir(parents=True, exist_ok=True)
     given = task.read_options(options["task_options"], ())
     named, [source, *_] = named_columns(options), sources(options["data"])
-    task, found = adapted(task, given, source, named)
+    task, found = by_columns(task, given, source, named)
     options = {**options, "task_options": {**options["task_options"], **found}}
     fields = {field.name for field in task.inputs}
     skipped = SkipLog(out / SKIPPED_FILE, strict=options["strict"])

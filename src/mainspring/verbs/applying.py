@@ -21,7 +21,7 @@ from mainspring.data.sources import KNOWN
 from mainspring.errors import BadData, BadOption, Missing
 from mainspring.formulations import Formulation, Prediction, Values
 from mainspring.tasks import Task
-from mainspring.tasks.reading import adapted, checked, match
+from mainspring.tasks.reading import by_columns, checked, match
 from mainspring.tasks.settings import remembered
 from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import row_writer, told, unwritable
@@ -220,7 +220,7 @@ def _source_rows(source: Source, request: Request, skipped: SkipLog) -> Iterator
         )
         return _checked(lines, request, skipped)
     options = {**remembered(request.use.model, request.task), **request.use.options}
-    whole, _ = adapted(request.task, options, source, request.named)
+    whole, _ = by_columns(request.task, options, source, request.named)
     task = replace(whole, fields=whole.inputs, layouts=input_layouts(whole))
     matched = match(task, source, request.named, request.given)
     return checked(task, source, matched, skipped, request.given, pieces=False)

@@ -28,7 +28,7 @@ from mainspring.metrics.intervals import (
     score_intervals,
 )
 from mainspring.tasks import Task
-from mainspring.tasks.reading import Matched, adapted, checked, match
+from mainspring.tasks.reading import Matched, by_columns, checked, match
 from mainspring.tasks.settings import remembered
 from mainspring.verbs.evaluation import Evaluation
 from mainspring.verbs.opening import Opened, Use, open_for
@@ -89,7 +89,7 @@ def score(
         raise BadOption("--limit must be at least 1")
     source = _test_source(data)
     options = {**remembered(contestants[0].model, task), **contestants[0].options}
-    task, found = adapted(task, options, source, named)
+    task, found = by_columns(task, options, source, named)
     contestants = [replace(use, options={**found, **use.options}) for use in contestants]
     matched = match(task, source, named, given)
     kind = _kind(task, metric, source, matched, given)
