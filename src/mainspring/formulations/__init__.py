@@ -55,12 +55,14 @@ class Setup:
 class Inference:
     """How inputs are predicted on. `options` are those of generation (None where nothing is
     generated). `tokens` bounds the source tokens of a batch, padding included; with beams it holds
-    for all beams together. `chunk` is how many inputs are held at a time."""
+    for all beams together. `chunk` is how many inputs are held at a time. `prepare(model)` does to
+    another model that a formulation opens what was done to the first."""
 
     options: "GenerationOptions | None" = None
     on_long: OnLong = "split"
     tokens: int = 8192
     chunk: int = 256
+    prepare: "Callable[[Transformer], object]" = lambda model: None
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ class Task:
     that is missing may be given for all rows by an option of its name. `values` completes a row's
     values, as that of a layout does. `by_columns(task, options, columns, named)` gives the task that
     the options, the columns of the data and the fields whose column was named make of it, and
-    options that follow from them.
+    options that follow from them; `variant(task, options)` what `run` and `evaluate` take for this
+    task under these options.
 
     `formulations` are tried in order: the first whose needs the model meets serves. `output` names
     the column a prediction is written to, `show` puts one into words. `limits` are the token limits
@@ -91,6 +92,7 @@ class Task:
     options: tuple[Option, ...] = ()
     model: str | None = None
     show: Callable[[Any], str] = shown
+    variant: "Callable[[Task, Values], Task]" = lambda task, options: task
 
     @property
     def higher_is_better(self) -> bool:

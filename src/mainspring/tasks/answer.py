@@ -1,8 +1,17 @@
 """`answer`: a question and a text in, the answer out; or a question and a folder of documents."""
 
+from dataclasses import replace
+
 from mainspring.data.questions import ANSWER_COLUMNS, in_place, questions
 from mainspring.data.schema import Field
-from mainspring.formulations import Limits, generated_answers, span_extraction
+from mainspring.errors import BadOption
+from mainspring.formulations import (
+    Limits,
+    Values,
+    generated_answers,
+    retrieval,
+    span_extraction,
+)
 from mainspring.formulations.pairs import STRIDE
 from mainspring.metrics.answers import METRIC
 from mainspring.tasks import Option, Task
@@ -35,6 +44,24 @@ START = Field(
     role="target",
 )
 
+
+
+def variant(task: Task, options: Values) -> Task:
+    """Where documents are named the question alone is asked for, and the context looked for."""
+    if "documents" not in options:
+        for name in ("retriever", "passages", "search", "index"):
+            if name in options:
+                raise BadOption(f"--{name} has no meaning without --documents FOLDER")
+        return task
+    return replace(
+        task,
+        fields=(QUESTION, replace(ANSWERS, required=True)),
+        values=lambda values: values,
+        formulations=(retrieval.SPANS, retrieval.SEQUENCE_TO_SEQUENCE, retrieval.CAUSAL),
+        metric=replace(METRIC, baselines={}),
+    )
+
+
 TASK = Task(
     name="answer",
     help="answer questions about a text, or from a folder of documents",
@@ -61,5 +88,26 @@ TASK = Task(
             float,
         ),
         Option("n_best", "answers to list for each question (1)", int, least=1, learnt=False),
+        Option("documents", "folder (or file) of documents to answer from", learnt=False),
+        Option(
+            "retriever",
+            f"sentence encoder that finds their passages ({retrieval.RETRIEVER})",
+            learnt=False,
+        ),
+        Option(
+            "passages",
+            f"passages to read for each question ({retrieval.PASSAGES})",
+            int,
+            least=1,
+            learnt=False,
+        ),
+        Option(
+            "search",
+            "all vectors compared, or FAISS's approximate graph (exact)",
+            choices=("exact", "hnsw"),
+            learnt=False,
+        ),
+        Option("index", "folder for the passages and their vectors, kept for later", learnt=False),
     ),
+    variant=variant,
 )

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -130,6 +130,9 @@ def kept_columns(task: Task, row: Row) -> Values:
 
 def input_rows(request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
     """Checked rows of all inputs. A path that does not exist fails before any model is loaded."""
+    if not request.inputs and not _lacking(request, [*request.task.inputs]):
+        row = Row(dict(request.given), "options", 1)
+        return schema.examples(iter([row]), (), {}, skipped, given=request.given)
     if not request.inputs and sys.stdin.isatty():
         raise Missing("nothing to read: name texts, files or folders, or pipe a text in")
     _check_inputs(request)
@@ -168,12 +171,16 @@ def _all(
 def _check_inputs(request: Request) -> None:
     """Missing where bare texts are given and the task needs more than a text."""
     task = request.task
-    needed = [f.name for f in task.inputs if f.required and f is not task.text]
-    lacking = [name for name in needed if name not in request.given]
+    lacking = _lacking(request, [field for field in task.inputs if field is not task.text])
     bare = [name for name in request.inputs or ("-",) if name == "-" or not _is_path(name)]
     if bare and lacking:
         options = " ".join(f"--{name.replace('_', '-')} …" for name in lacking)
         raise Missing(f"`{task.name}` needs more than a text: give {options}, or a table")
+
+
+def _lacking(request: Request, fields: Sequence[schema.Field]) -> list[str]:
+    """The names of those that are needed and not given for all rows."""
+    return [field.name for field in fields if field.required and field.name not in request.given]
 
 
 def _checked(rows: Iterable[Row], request: Request, skipped: SkipLog) -> Iterator[schema.Example]:

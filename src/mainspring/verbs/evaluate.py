@@ -101,6 +101,7 @@ def evaluate(
     }
     found: Task = registry.find("tasks", task)
     given = found.read_options(task_options, list(inspect.signature(evaluate).parameters))
+    found = found.variant(found, given)
     fields = {field.name for field in found.inputs}
     use = Use(
         model=model_for(found, model),

@@ -8,6 +8,7 @@ from mainspring import events
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.compute.devices import choose_device
 from mainspring.compute.precision import prepare
+from mainspring.core.model import Transformer
 from mainspring.errors import BadOption
 from mainspring.formulations import (
     Formulation,
@@ -98,7 +99,11 @@ def open_for(task: Task, use: Use) -> Opened:
     bundle.model.to(choose_device(use.device))
     prepared = prepare(bundle.model, use.precision)
     events.note(f"{use.model}: reads {setup.limits.source} tokens, prefix {setup.prefix!r}")
-    how = Inference(options, use.on_long)
+
+    def prepare_alike(other: Transformer) -> None:
+        prepare(other.to(choose_device(use.device)), use.precision)
+
+    how = Inference(options, use.on_long, prepare=prepare_alike)
     megabytes = prepared.bytes_after / 1e6
     return Opened(use.model, bundle, formulation, setup, how, prepared.precision, megabytes)
 

@@ -135,6 +135,7 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     out, text = options["out"], options["text"]
     task: Task = registry.find("tasks", options["task"])
     given = task.read_options(options["task_options"], list(inspect.signature(run).parameters))
+    task = task.variant(task, given)
     fields = {field.name for field in task.inputs}
     short = {} if text is None else {"text": text}
     request = Request(
