@@ -1,0 +1,68 @@
+"""GGUF files that we write, opened by llama.cpp: the same tokens of a text, the same words."""
+
+from pathlib import Path
+
+import gguf_oracle as oracle
+import llamacpp
+import pytest
+import torch
+from gguf_oracle import MODELS
+from test_gguf_tokenizer import TEXTS, read, stored, trained
+from test_gguf_writing import opened
+
+from mainspring.checkpoints.bundle import load
+
+pytest.importorskip("xllamacpp", reason="llama.cpp's binding is not installed")
+
+PROMPTS = [[5, 17, 40, 300, 23], [260, 9, 31, 2], [77] * 12]
+TOKENS = 24
+SPLITS = {
+    "llama": "smollm",
+    "llama, biases": "gpt-2",
+    "llama, bands": "llama-bpe",
+    "qwen2": "qwen2",
+    "qwen2, yarn": "qwen2",
+    "qwen3": "qwen2",
+    "mistral": "tekken",
+    "smollm3": "llama-bpe",
+    "gemma": "default",
+    "gemma2": "smollm",
+    "gemma3": "smollm",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPLITS)
+def test_llama_cpp_reads_and_writes_the_same_tokens(tmp_path: Path, name: str) -> None:
+    """Every architecture with a tokenizer, greedy, from a random model in float32: its quantised
+    arithmetic is another, so that near ties may fall another way."""
+    kind, more, _ = MODELS[name]
+    model = oracle.tiny(kind, **{**more, "vocab_size": 512, "max_position_embeddings": 512})
+    ours = opened(model, tmp_path / "in")
+    ours.tokenizer = read(stored(trained(SPLITS[name]), SPLITS[name], tmp_path / "t.gguf"))
+    ours.save_gguf(tmp_path / "model.gguf", "f32")
+    again = load(tmp_path / "model.gguf")
+    assert again.tokenizer is not None
+    texts, written = llamacpp.ask(tmp_path / "model.gguf", TEXTS, PROMPTS, TOKENS)
+    for text, ids in zip(TEXTS, texts, strict=True):
+        assert again.tokenizer.encode(text) == ids, text
+    for ids, found in zip(PROMPTS, written, strict=True):
+        row = torch.tensor([ids])
+        options = {"min_new_tokens": TOKENS, "max_new_tokens": TOKENS, "do_sample": False}
+        assert again.generate(row, **options)[0, len(ids) :].tolist() == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_llama_cpp_opens_the_smaller_kinds(tmp_path: Path, kind: str) -> None:
+    """A model whose best token stands out is not led astray by rounded products."""
+    model = oracle.tiny("llama", vocab_size=512, max_position_embeddings=512)
+    model.lm_head.weight.data *= 4
+    ours = opened(model, tmp_path / "in")
+    ours.tokenizer = read(stored(trained("smollm"), "smollm", tmp_path / "t.gguf"))
+    ours.save_gguf(tmp_path / "model.gguf", kind)
+    _, written = llamacpp.ask(tmp_path / "model.gguf", [], PROMPTS, 8)
+    again = load(tmp_path / "model.gguf")
+    for ids, found in zip(PROMPTS, written, strict=True):
+        options = {"min_new_tokens": 8, "max_new_tokens": 8, "do_sample": False}
+        assert again.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist() == found
