@@ -1,18 +1,25 @@
-"""The contract of a family, as checks that any package can run on its own.
+"""The contracts of families and of tasks, as checks that any package can run on its own.
 
-    from mainspring.testing import check_family
+    from mainspring.testing import check_family, check_task
     def test_my_family(): check_family("my-family")
+    def test_my_task(): check_task("my-task", ROWS, from_scratch="my-family-nano")
 
 A family is looked up by the name it is registered under, and tested on its `examples`: the spec
 survives JSON, the weight map accounts for every tensor in both directions and bit for bit, what is
 missing, left over or unknown is an error that names it, padding changes nothing and never gives
 NaN, and decoding step by step equals the full pass. That its numbers are right, only a comparison
 with another implementation can show.
+
+A task is looked up likewise, and tried on a few rows of data: its record is whole, good rows are
+used and empty ones listed, its metric is highest for the references, and `fit`, `run` and
+`evaluate` go through from end to end. What a model learns is not looked at.
 """
 
 import json
 import math
 import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +29,13 @@ from mainspring import registry, spec
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.core.init import build
 from mainspring.core.model import Transformer
+from mainspring.data.kinds import KINDS
+from mainspring.data.readers import sources
+from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadOption, BadWeights, MainspringError
 from mainspring.families import Config, Family
+from mainspring.tasks import Task
+from mainspring.tasks.reading import checked, match
 from mainspring.weights.maps import to_ours, to_theirs
 
 
@@ -182,3 +194,113 @@ def _raises(named: str, call: Any) -> None:
         assert named in str(error), f"the error does not name `{named}`: {error}"
     else:
         raise AssertionError(f"`{named}` is passed over in silence")
+
+
+# -- tasks -----------------------------------------------------------------------------------------
+
+
+def check_task(
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    from_scratch: str | None = None,
+    model: str | None = None,
+    **options: Any,
+) -> None:
+    """Runs the contract on the task registered as `name`. AssertionError says what does not hold.
+
+    `rows` are at least eight rows of data as users bring them (JSON objects), with targets.
+    `from_scratch` or `model` is what `fit` starts from, as small as can be; `options` are more
+    options of `fit`.
+    """
+    task: Task = registry.find("tasks", name)
+    check_task_record(task, name)
+    assert len(rows) >= 8, "the contract wants at least eight rows of data"
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "rows.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        references = check_reading(task, data, len(rows))
+        if task.metric is not None:
+            check_metric(task, references)
+        start = {"model": model} if model else {"from_scratch": from_scratch, "vocabulary": 400}
+        check_verbs(task, data, {**start, **options})
+
+
+def check_task_record(task: Task, name: str) -> None:
+    """The record says all that readers, the command line and the documents need."""
+    assert task.name == name, f"the task calls itself `{task.name}` and is registered as `{name}`"
+    assert task.help and not task.help.endswith("."), "help is a phrase without a full stop"
+    assert task.formulations, "no formulation serves the task"
+    assert task.inputs, "the task has no input"
+    for field in task.fields:
+        assert field.kind in KINDS, f"field `{field.name}`: there is no kind `{field.kind}`"
+        assert field.accepted and field.help, f"field `{field.name}` lacks column names or help"
+    taken = [option.name for option in task.options] + [field.name for field in task.inputs]
+    assert len(taken) == len(set(taken)), "an option or an input has the name of another"
+    assert task.text in task.inputs
+    if task.metric is None:
+        assert task.best == "loss", "without a metric the loss is the score"
+    else:
+        assert task.target is not None, "a metric needs a target to compare with"
+
+
+def check_reading(task: Task, data: Path, count: int) -> list[Any]:
+    """All rows are used, and one with nothing in it is listed. Gives the references."""
+    [source] = sources(data)
+    matched = match(task, source, {})
+    with SkipLog() as skipped:
+        values = [example.values for example in checked(task, source, matched, skipped, {})]
+    assert not skipped.total, f"rows of the data are skipped: {skipped.summary()}"
+    assert len(values) >= count, f"{count} rows of data give {len(values)} rows"
+    with data.open(encoding="utf-8") as file:
+        columns = json.loads(next(file))
+    broken = data.with_name("broken.jsonl")
+    broken.write_text(data.read_text() + json.dumps(dict.fromkeys(columns)) + "\n")
+    [source] = sources(broken)
+    with SkipLog() as skipped:
+        again = [example.values for example in checked(task, source, matched, skipped, {})]
+    assert again == values and skipped.total == 1, "a row with nothing in it is not listed"
+    return [] if task.target is None else [row[task.target.name] for row in values]
+
+
+def check_metric(task: Task, references: list[Any]) -> None:
+    """Scores are numbers, `best` is among them, and nothing scores higher than the references."""
+    metric = task.metric
+    assert metric is not None
+    kind = metric.choose_kind(references)
+    assert metric.signature(kind), "the metric does not say what it computes"
+    rows = metric.score_rows(references, references, kind)
+    assert len(rows) == len(references), "the metric does not score row by row"
+    best = metric.scores(rows)
+    assert task.best in best, f"`{task.best}` is none of the scores: {', '.join(best)}"
+    assert all(math.isfinite(value) for value in best.values()), (
+        f"scores that are no numbers: {best}"
+    )
+    turned = [*references[1:], references[0]]
+    other = metric.scores(metric.score_rows(turned, references, kind))
+    assert other[task.best] <= best[task.best], "wrong answers score higher than right ones"
+
+
+def check_verbs(task: Task, data: Path, start: Mapping[str, Any]) -> None:
+    """`fit`, `run` and `evaluate` on the data; the fitted folder opens again."""
+    from mainspring.verbs.evaluate import evaluate
+    from mainspring.verbs.fit import fit
+    from mainspring.verbs.run import run
+
+    out = data.with_name("fitted")
+    done = fit(task.name, data, out=out, **{"steps": 2, "metric_rows": 4, **start})
+    assert done.steps >= 1 and (out / "model.safetensors").is_file(), "`fit` wrote no model"
+    assert task.metric is None or task.best in done.scores
+    if task.formulations[0].predict is None:
+        return
+    with data.open(encoding="utf-8") as file:
+        count = sum(1 for _ in file)
+    answers = run(task.name, data, model=str(out), precision="float32")
+    assert len(answers) >= count, f"`run` gives {len(answers)} answers to {count} rows"
+    assert all(task.output in row for row in answers), f"an answer has no `{task.output}`"
+    json.dumps(answers)
+    if task.metric is not None:
+        evaluation = evaluate(task.name, data, model=str(out), precision="float32")
+        assert evaluation.rows == len(answers) and task.best in evaluation.scores
+        low, high = evaluation.interval[task.best]
+        assert low <= evaluation.scores[task.best] <= high, "the score lies outside its interval"

@@ -1,6 +1,10 @@
-"""Parquet and Arrow files, through pyarrow, a thousand rows in memory at a time."""
+"""Parquet and Arrow files, through pyarrow, a thousand rows in memory at a time.
 
-from collections.abc import Iterable, Iterator
+Columns of classes as the `datasets` library stores them, as numbers, are read as their names.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,7 @@ def read_arrow(path: Path, skipped: SkipLog) -> Iterator[Row]:
 def _rows(batches: Iterable[Any], path: Path, skipped: SkipLog) -> Iterator[Row]:
     line = 0
     for large in batches:
+        named = class_names(large.schema.metadata or {})
         for start in range(0, large.num_rows, BATCH):
             batch = large.slice(start, BATCH)
             try:
@@ -55,7 +60,37 @@ def _rows(batches: Iterable[Any], path: Path, skipped: SkipLog) -> Iterator[Row]
                 if row is None:
                     skipped.add("undecodable bytes", file=path, line=line)
                 else:
-                    yield Row(row, str(path), line)
+                    more = {column: _named(row[column], names) for column, names in named.items()}
+                    yield Row(row | more, str(path), line)
+
+
+def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Column -> the names of its classes, or of those in its lists, as `datasets` writes them into
+    the schema of a file."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    named = {}
+    for column, feature in features.items():
+        if isinstance(feature, list) and feature:
+            feature = feature[0]
+        if isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
+            feature = feature["feature"]
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            named[column] = list(feature.get("names") or ())
+    return named
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    """The names of numbers; a number without a name stays (-1 is no class: None)."""
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    if type(value) is not int:
+        return value
+    if value == -1:
+        return None
+    return names[value] if 0 <= value < len(names) else value
 
 
 def _or_none(one_row: Any) -> dict[str, Any] | None:

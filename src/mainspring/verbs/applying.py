@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, tee
 from pathlib import Path
+from typing import Any
 
 from mainspring import events
 from mainspring.data import schema
@@ -325,7 +326,8 @@ class Output:
                 writer = csv.DictWriter(out, names, delimiter=delimiter)
                 writer.writeheader()
                 for line in stream:
-                    writer.writerow(json.loads(line))
+                    row = json.loads(line)
+                    writer.writerow({name: _cell(value) for name, value in row.items()})
             temporary.replace(self.file)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -337,3 +339,8 @@ def _same(written: Values, columns: Values) -> bool:
     """Whether a row that was read back holds these columns."""
     as_read = json.loads(json.dumps(columns, default=str))
     return all(written.get(name) == value for name, value in as_read.items())
+def _cell(value: Any) -> Any:
+    """A value as a table's cell: lists and objects as JSON, which our own readers read back."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+

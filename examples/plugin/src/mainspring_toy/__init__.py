@@ -1,0 +1,1 @@
+"""A task and a family of models for Mainspring. Importing this imports neither."""
