@@ -230,3 +230,24 @@ def m2m100_tokenizer(folder: Path) -> Path:
     config = {"tokenizer_class": "M2M100Tokenizer", "additional_special_tokens": languages}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+def decoder(seed: int = 0) -> Bundle:
+    """A decoder-only model (Llama) with the tokenizer of all tests."""
+    from mainspring.families.llama import FAMILY as LLAMA
+
+    assert isinstance(LLAMA.sizes, dict)
+    small = {
+        **LLAMA.sizes["llama-tiny"],
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    LLAMA.sizes["llama-nano"] = small
+    try:
+        return new_bundle("llama-nano", tokenizer(), seed)
+    finally:
+        del LLAMA.sizes["llama-nano"]

@@ -7,7 +7,7 @@ carries loss.
 
 from mainspring.data.schema import Field, Layout, Values
 from mainspring.formulations import Limits, causal
-from mainspring.tasks import Task
+from mainspring.tasks import Option, Task
 
 TEXT = Field(
     name="text",
@@ -69,5 +69,15 @@ TASK = Task(
     output="generated_text",
     best="loss",
     limits=Limits(768, 256),
+    options=(
+        Option(
+            "samples",
+            "how many texts the model writes in `evaluate`, to tell how varied they are",
+            kind=int,
+            default=8,
+            least=0,
+            learnt=False,
+        ),
+    ),
     model="starter",
 )

@@ -83,11 +83,25 @@ def score(
 ) -> Evaluation:
     """The `Evaluation` of the first contestant, against the second if there is one."""
     metric = task.metric
-    if metric is None:
+    if metric is None and not any(formulation.predict for formulation in task.formulations):
         raise Mismatch(f"`{task.name}` has no metric on predictions; `fit` reports its loss")
     if limit is not None and limit < 1:
         raise BadOption("--limit must be at least 1")
     source = _test_source(data)
+    if metric is None:
+        from mainspring.verbs.perplexity import score_losses
+
+        return score_losses(
+            task,
+            source,
+            contestants=contestants,
+            out=out,
+            named=named,
+            given=given,
+            limit=limit,
+            seed=seed,
+            strict=strict,
+        )
     options = {**remembered(contestants[0].model, task), **contestants[0].options}
     task, found = by_columns(task, options, source, named)
     contestants = [replace(use, options={**found, **use.options}) for use in contestants]

@@ -1,0 +1,231 @@
+"""What `evaluate` does for tasks that are scored by their loss: how surprising the texts are to the
+model, and what it writes itself.
+
+In memory stay three numbers a row and the ids of what was predicted.
+"""
+
+import math
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mainspring import events
+from mainspring.data import schema
+from mainspring.data.readers import Source
+from mainspring.data.skipped import SkipLog
+from mainspring.errors import BadData
+from mainspring.formulations import IGNORED, EncodedRow, Values
+from mainspring.formulations.inputs import in_chunks
+from mainspring.formulations.likelihood import nats, rolling, start_id
+from mainspring.formulations.prediction import tokenizer_of
+from mainspring.metrics import ROWS, Metric, Statistics
+from mainspring.metrics.intervals import compare_scores, score_intervals
+from mainspring.metrics.likelihood import SIGNATURE, combine, uniform, unigram, variety
+from mainspring.tasks import Task
+from mainspring.tasks.reading import checked, match
+from mainspring.verbs.evaluation import Evaluation
+from mainspring.verbs.opening import Opened, Use, open_for
+from mainspring.verbs.output import row_writer
+
+AT_ONCE = 64  # rows
+PROMPT, SAMPLE = 32, 96  # tokens
+
+METRIC = Metric(lambda predictions, references, kind: [], lambda kind: SIGNATURE, combine)
+
+
+@dataclass
+class Surprise:
+    """What is kept of one model's losses: statistics and labels of each row."""
+
+    precision: str
+    megabytes: float
+    vocabulary: int
+    rows: list[Statistics] = field(default_factory=list)
+    labels: list["array[int]"] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def speed(self) -> float:
+        """Predicted tokens a second."""
+        return sum(row["tokens"] for row in self.rows) / max(self.seconds, 1e-9)
+
+
+def score_losses(
+    task: Task,
+    source: Source,
+    *,
+    contestants: list[Use],
+    out: Path | None,
+    named: dict[str, str],
+    given: Values,
+    limit: int | None,
+    seed: int,
+    strict: bool,
+) -> Evaluation:
+    """The `Evaluation` of the first contestant, against the second if there is one."""
+    matched = match(task, source, named, given)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    skipped = SkipLog(None if out is None else out / "skipped.jsonl", strict=strict)
+    found: list[Surprise] = []
+    report: dict[str, Any] = {}
+    at_limit = 0.0
+    for number, use in enumerate(contestants):
+        opened = open_for(task, replace(use, generation=_sampling(use, seed)))
+        with skipped if number == 0 else SkipLog() as log:
+            rows = islice(checked(task, source, matched, log, given), limit)
+            file = None if out is None or number else out / "predictions.jsonl"
+            found.append(surprised(opened, rows, file))
+        if number == 0:
+            with SkipLog() as unlisted:
+                again = islice(checked(task, source, matched, unlisted, given), limit)
+                report, at_limit = sampled(task, opened, again, out)
+    first = found[0]
+    base = {
+        "uniform": uniform(first.rows, first.vocabulary),
+        "unigram": unigram(first.rows, first.labels),
+    }
+    spread = score_intervals(first.rows, combine, seed=seed)
+    return Evaluation(
+        task=task.name,
+        model=contestants[0].model,
+        rows=len(first.rows),
+        skipped=skipped.total,
+        scores=_rounded(METRIC.scores(first.rows)),
+        interval={n: (round(low, 4), round(high, 4)) for n, (low, high) in spread.items()},
+        baseline={name: _rounded(METRIC.scores(rows)) for name, rows in base.items()},
+        signature=SIGNATURE,
+        hit_limit=at_limit,
+        sources_cut=0.0,
+        tokens_per_second=round(first.speed, 1),
+        precision=first.precision,
+        megabytes=round(first.megabytes, 1),
+        predictions=None if out is None else str(out / "predictions.jsonl"),
+        against=_against(contestants, found, seed) if len(found) > 1 else {},
+        report=report,
+    )
+
+
+def _rounded(scores: Statistics) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items()}
+
+
+def _against(contestants: list[Use], found: list[Surprise], seed: int) -> dict[str, Any]:
+    first, other = found
+    tests = compare_scores(first.rows, other.rows, combine, seed=seed)
+    return {
+        "model": contestants[1].model,
+        "precision": other.precision,
+        "megabytes": round(other.megabytes, 1),
+        "tokens_per_second": round(other.speed, 1),
+        "scores": _rounded(METRIC.scores(other.rows)),
+        "difference": {n: round(test.mean, 4) for n, test in tests.items()},
+        "interval": {n: (round(t.low, 4), round(t.high, 4)) for n, t in tests.items()},
+        "p": {n: round(test.p, 5) for n, test in tests.items()},
+    }
+
+
+# -- losses ----------------------------------------------------------------------------------------
+
+
+def surprised(opened: Opened, examples: Iterable[schema.Example], file: Path | None) -> Surprise:
+    """How surprising each row is; rows in which nothing is predicted are left out."""
+    tokenizer = tokenizer_of(opened.bundle)
+    kept = Surprise(opened.precision, opened.megabytes, tokenizer.vocabulary)
+    started = time.perf_counter()
+    name = f"evaluating {opened.name}"
+    with ExitStack() as stack:
+        write = None if file is None else stack.enter_context(row_writer(file, "wb"))
+        for chunk in in_chunks(examples, AT_ONCE):
+            encoded = [encoded_row(opened, example.values) for example in chunk]
+            losses = nats(
+                opened.bundle, opened.formulation, (part for parts in encoded for part in parts)
+            )
+            for example, parts in zip(chunk, encoded, strict=True):
+                total = math.fsum(islice(losses, len(parts)))
+                labels = array("i", (i for p in parts for i in p.target if i != IGNORED))
+                size = said_bytes(example.values)
+                if not labels or not size:
+                    continue
+                row = {"nats": total, "tokens": float(len(labels)), "bytes": float(size)}
+                kept.rows.append(row)
+                kept.labels.append(labels)
+                if write is not None:
+                    write({**example.row.values, **row, **_rounded(combine({**row, ROWS: 1}))})
+            events.emit(events.Progress(name, len(kept.rows), None, "rows"))
+    if not kept.rows:
+        raise BadData("in none of the rows there is anything to predict")
+    kept.seconds = time.perf_counter() - started
+    events.emit(events.Progress(name, len(kept.rows), len(kept.rows), "rows"))
+    return kept
+
+
+def encoded_row(opened: Opened, values: Values) -> list[EncodedRow]:
+    """A row's examples. Plain text is predicted from its first token to its last; answers and
+    conversations as they are learnt."""
+    tokenizer = tokenizer_of(opened.bundle)
+    if "messages" in values or "target" in values:
+        return opened.formulation.encode([values], tokenizer, opened.setup)
+    ids = tokenizer.encode(values["text"], special=False)
+    return rolling(ids, start_id(tokenizer), opened.setup.limits.source)
+
+
+def said_bytes(values: Values) -> int:
+    """How many bytes the text has that is predicted."""
+    if "messages" in values:
+        said = [m["content"] for m in values["messages"] if m["role"] == "assistant"]
+    else:
+        said = [values["target"] if "target" in values else values["text"]]
+    return sum(len(text.encode()) for text in said)
+
+
+# -- samples ---------------------------------------------------------------------------------------
+
+
+def _sampling(use: Use, seed: int) -> dict[str, Any]:
+    return {"max_new_tokens": SAMPLE, "seed": seed, **use.generation, "do_sample": True}
+
+
+def sampled(
+    task: Task, opened: Opened, examples: Iterable[schema.Example], out: Path | None
+) -> tuple[dict[str, Any], float]:
+    """(what is told of a few texts that the model writes, the share of them that hit the length
+    limit). Of a plain text the beginning is continued, prompts are answered."""
+    count = int(opened.setup.options.get("samples", 0))
+    if not count:
+        return {}, 0.0
+    prompts = list(islice(_prompts(opened, examples), count))
+    made = list(opened.predict(({"text": prompt} for prompt in prompts), lambda done: None))
+    if out is not None:
+        with row_writer(out / "samples.jsonl", "wb") as write:
+            for prompt, prediction in zip(prompts, made, strict=True):
+                write({"prompt": prompt, task.output: prediction.value, "stop": prediction.stop})
+    told = {"samples": len(made), **_rounded(variety([prediction.value for prediction in made]))}
+    shown = "  ".join(f"{name} {value:g}" for name, value in told.items())
+    lines = [("variety", shown), *(("wrote", _shown(prediction.value)) for prediction in made[:3])]
+    events.emit(events.Block("Samples", tuple(lines)))
+    return told, sum(prediction.stop == "length" for prediction in made) / len(made)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def _prompts(opened: Opened, examples: Iterable[schema.Example]) -> Iterator[str]:
+    tokenizer = tokenizer_of(opened.bundle)
+    for example in examples:
+        values = example.values
+        if "messages" in values:
+            asked = [m["content"] for m in values["messages"] if m["role"] == "user"]
+            if asked:
+                yield asked[0]
+        elif "target" in values:
+            yield values["text"]
+        else:
+            ids = tokenizer.encode(values["text"], special=False)[:PROMPT]
+            yield tokenizer.decode(ids)
