@@ -75,7 +75,7 @@ def test_every_verb_documents_every_option(verb: str, mainspring: Mainspring) ->
     doc = inspect.getdoc(function) or ""
     for name in inspect.signature(function).parameters:
         assert f"\n{name}\n    " in doc, name
-    code, out, err = mainspring(verb, "--help")
+    code, out, err = mainspring(*verb.split(), "--help")
     assert (code, err) == (0, "")
     for name, parameter in inspect.signature(function).parameters.items():
         # The help calls options by any name, those of the task, by that word.
@@ -125,7 +125,7 @@ assert not (heavy | {{"cyclopts"}}) & set(sys.modules), "--help"
 main(["--version"])
 for verb in {list(cli.COMMANDS)}:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     assert not (heavy - {{"rich"}}) & set(sys.modules), verb
 """
     )

@@ -25,10 +25,20 @@ COMMANDS = {
     "evaluate": ("mainspring.verbs.evaluate:evaluate", "score a model, with baseline and interval"),
     "get": ("mainspring.verbs.get:get", "fetch a small pretrained model: starter, minilm"),
     "embed": ("mainspring.verbs.embed:command", "sentence vectors of texts, as .npy or .jsonl"),
+    "graph build": ("mainspring.verbs.graph:build", "read documents into a knowledge graph"),
+    "graph import": ("mainspring.verbs.graph:import_", "put triples into a knowledge graph"),
+    "graph query": ("mainspring.verbs.graph:query", "ask a knowledge graph in SPARQL"),
+    "graph ask": ("mainspring.verbs.graph:ask", "ask a knowledge graph in words"),
+    "graph export": ("mainspring.verbs.graph:export", "Turtle, N-Triples, N-Quads, CSV, GraphML"),
+    "graph page": ("mainspring.verbs.graph:page", "draw a knowledge graph on an HTML page"),
+    "graph withdraw": ("mainspring.verbs.graph:withdraw", "take documents out again"),
     "tasks": ("mainspring.verbs.listing:tasks", "the tasks, and the columns their data may have"),
     "models": ("mainspring.verbs.listing:models", "the families of models, and what is on disk"),
     "doctor": ("mainspring.verbs.doctor:doctor", "what this machine has, and what follows from it"),
 }
+
+# Verbs of two words: the first is a group, which lists its verbs.
+GROUPS = tuple(dict.fromkeys(name.split()[0] for name in COMMANDS if " " in name))
 
 GLOBAL = {
     "--json": "print one JSON object (or one a row) on standard output",
@@ -36,16 +46,21 @@ GLOBAL = {
 }
 
 
+def listing(group: str = "") -> str:
+    """The verbs, or those of one group, with what each does."""
+    named = {name: line for name, (_, line) in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, named))
+    return "\n".join(f"  {name:<{width}}  {line}" for name, line in named.items())
+
+
 def overview() -> str:
     """The text of `mainspring --help`, made without importing anything heavy."""
-    width = max(map(len, COMMANDS))
-    verbs = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())
-    options = "\n".join(f"  {name:<{width}}  {line}" for name, line in GLOBAL.items())
+    options = "\n".join(f"  {name:<8}  {line}" for name, line in GLOBAL.items())
     return f"""Mainspring {__version__}: train, measure and run Transformers on your own data.
 
 usage: mainspring VERB ... [--json] [--quiet]
 
-{verbs}
+{listing()}
 
 Every verb:
 {options}
@@ -68,8 +83,12 @@ def call(argv: Sequence[str]) -> Any:
         + ".",
         result_action="return_value",
     )
+    groups = {name: cyclopts.App(name=name, result_action="return_value") for name in GROUPS}
+    for group in groups.values():
+        app.command(group)
     for name, (place, _) in COMMANDS.items():
-        app.command(place, name=name)
+        parent, _, verb = name.rpartition(" ")
+        groups.get(parent, app).command(place, name=verb)
     try:
         return app(list(argv), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
@@ -80,7 +99,8 @@ class UsageError(MainspringError):
     """Words that are no command."""
 
     def __init__(self, problem: str, argv: Sequence[str]):
-        verb = argv[0] if argv and argv[0] in COMMANDS else ""
+        named = (" ".join(argv[:2]), argv[0] if argv else "")
+        verb = next((name for name in named if name in COMMANDS), "")
         if argv and argv[0] in registry.names("tasks"):
             problem = f"`{argv[0]}` is a task; say what to do first: `mainspring run {argv[0]} …`"
         help_line = " ".join(word for word in ("mainspring", verb, "--help") if word)
@@ -96,6 +116,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = [word for word in options if word not in GLOBAL] + given[len(options) :]
     if words in ([], ["--help"], ["-h"], ["help"]):
         print(overview())
+        return
+    if words[1:] in ([], ["--help"], ["-h"]) and words[0] in GROUPS:
+        print(f"usage: mainspring {words[0]} VERB ...\n\n{listing(words[0] + ' ')}")
         return
     if words == ["--version"]:
         print(__version__)

@@ -14,16 +14,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from mainspring.graph import facts
 from mainspring.graph.facts import Edge, Evidence
-from mainspring.graph.linking import Encode
+from mainspring.graph.linking import Encode, Vectors
 from mainspring.graph.store import GraphStore
 from mainspring.text import words
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # The least a path must score (0 to 1). On WebQuestions, with an encoder, four of five questions
 # whose fact is not in the graph stay below it.
@@ -97,7 +93,7 @@ class Asker:
         self.labels = facts.labels(store)
         self.types = facts.types(store)
         self.names: dict[tuple[str, ...], set[str]] = {}
-        self.vectors: dict[str, Tensor] = {}
+        self.vectors: dict[str, Vectors] = {}
         relations = {edge.relation for edge in facts.edges(store)}
         kinds = {kind for all_of in self.types.values() for kind in all_of}
         for iri, label in self.labels.items():
@@ -216,9 +212,9 @@ class Asker:
         if self.encode is None:
             return {}
         new = sorted(relations - self.vectors.keys())
-        vectors_ND = self.encode([question, *map(self.label, new)])
-        self.vectors |= dict(zip(new, vectors_ND[1:], strict=True))
-        return {relation: float(self.vectors[relation] @ vectors_ND[0]) for relation in relations}
+        vectors = self.encode([question, *map(self.label, new)])
+        self.vectors |= dict(zip(new, vectors[1:], strict=True))
+        return {relation: float(self.vectors[relation] @ vectors[0]) for relation in relations}
 
     def _in_order(
         self, asked: Sequence[str], place: tuple[int, int], step: tuple[str, bool]

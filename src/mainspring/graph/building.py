@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 
 from mainspring import events
 from mainspring.errors import BadOption, Mismatch
@@ -51,10 +52,7 @@ def build(
 ) -> Built:
     """Reads `documents` into `store`. Those whose text and settings are those of an earlier build
     are passed over; a changed one takes its own place. BadOption for settings out of range."""
-    if settings.passage < SHORTEST_PASSAGE:
-        raise BadOption(f"--passage must be at least {SHORTEST_PASSAGE} characters")
-    if not 0 <= settings.min_score <= 1:
-        raise BadOption("--min-score must lie between 0 and 1")
+    check(settings)
     key = v.digest(
         extractor.key,
         settings.passage,
@@ -65,7 +63,7 @@ def build(
     built = Built()
     for chunk in _chunks(_to_do(documents, store, key, built), settings.passage):
         texts = [doc.text[start:end] for doc, spans in chunk for start, end in spans]
-        found = iter(_extracted(extractor, texts))
+        found = _extracted(extractor, texts)
         for document, spans in chunk:
             read = _placed(document, spans, found, settings.min_score)
             _write(
@@ -81,6 +79,14 @@ def build(
     total = built.documents
     events.emit(events.Progress("graph", total, total, "documents"))
     return built
+
+
+def check(settings: Settings) -> None:
+    """BadOption where a setting is out of range."""
+    if settings.passage < SHORTEST_PASSAGE:
+        raise BadOption(f"--passage must be at least {SHORTEST_PASSAGE} characters")
+    if not 0 <= settings.min_score <= 1:
+        raise BadOption("--min-score must lie between 0 and 1")
 
 
 def _to_do(
@@ -111,23 +117,19 @@ def _chunks(documents: Iterable[Document], limit: int) -> Iterator[list[Cut]]:
         yield chunk
 
 
-def _extracted(extractor: Extractor, texts: Sequence[str]) -> list[Found]:
-    found = []
-    for one in extractor.extract(texts):
-        found.append(one)
-        events.emit(events.Progress("extraction", len(found), len(texts), "passages"))
-    if len(found) != len(texts):
-        raise Mismatch(
-            f"{', '.join(extractor.models)}: {len(found)} answers to {len(texts)} passages"
-        )
-    for text, one in zip(texts, found, strict=True):
-        for mention in _mentions(one):
+def _extracted(extractor: Extractor, texts: Sequence[str]) -> Iterator[Found]:
+    """What is found in each passage, as soon as it is; Mismatch where that cannot be true."""
+    who, done = ", ".join(extractor.models), 0
+    for text, found in zip_longest(texts, extractor.extract(texts)):
+        if text is None or found is None:
+            raise Mismatch(f"{who}: more or fewer answers than the {len(texts)} passages")
+        for mention in _mentions(found):
             if text[mention.start : mention.end] != mention.text or not mention.text.strip():
-                raise Mismatch(
-                    f"{', '.join(extractor.models)}: {mention.text!r} is not what stands at "
-                    f"{mention.start} to {mention.end}"
-                )
-    return found
+                at = f"{mention.start} to {mention.end}"
+                raise Mismatch(f"{who}: {mention.text!r} is not what stands at {at}")
+        done += 1
+        events.emit(events.Progress("extraction", done, len(texts), "passages"))
+        yield found
 
 
 def _mentions(found: Found) -> Iterator[Mention]:
@@ -142,15 +144,22 @@ def _placed(
 ) -> Found:
     """What the passages of a document say, in the document's own offsets."""
     mentions: list[Mention] = []
-    relations: list[Relation] = []
+    relations: dict[object, Relation] = {}
     lost = 0
-    for (start, _), one in zip(spans, found, strict=False):
+    for (start, _), one in zip(spans, found, strict=False):  # the rest is of other documents
         kept = [r for r in one.relations if _enough(r.score, least)]
-        relations += [relation.moved(start) for relation in kept]
+        for relation in (r.moved(start) for r in kept):
+            said = _place(relation.head), v.slug(relation.name), _place(relation.tail)
+            if said not in relations or (relation.score or 0) > (relations[said].score or 0):
+                relations[said] = relation
         alone = [m for m in one.mentions if _enough(m.score, least)]
         mentions += [m.moved(start) for m in _mentions(Found(tuple(alone), tuple(kept)))]
         lost += one.lost
-    return Found(tuple(mentions), tuple(relations), lost)
+    return Found(tuple(mentions), tuple(relations.values()), lost)
+
+
+def _place(mention: Mention) -> tuple[int, int]:
+    return mention.start, mention.end
 
 
 def _enough(score: float | None, least: float) -> bool:
@@ -188,7 +197,7 @@ def _linked(
     """One link for each place; of mentions at one place the typed and the surest counts."""
     best: dict[tuple[int, int], Mention] = {}
     for mention in mentions:
-        place = mention.start, mention.end
+        place = _place(mention)
         if place not in best or _rank(mention) > _rank(best[place]):
             best[place] = mention
     links = []

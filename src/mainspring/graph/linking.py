@@ -11,7 +11,10 @@ Every link says how it was made:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mainspring.data.readers import columns, read_rows, sources
 from mainspring.data.schema import Field, examples, match_columns
@@ -19,11 +22,9 @@ from mainspring.data.skipped import SkipLog
 from mainspring.graph.records import Mention
 from mainspring.graph.vocabulary import digest, entity_iri, given_iri, normal
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# Texts to one vector of length 1 each, as rows of a matrix.
-Encode = Callable[[Sequence[str]], "Tensor"]
+# Texts to one vector of length 1 each, as rows of a matrix (texts, width).
+Vectors = NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Vectors]
 
 FIELDS = (
     Field("alias", "text", ("alias", "name", "surface", "mention"), "a name as texts have it"),
@@ -108,8 +109,8 @@ def link(
         return _linked(candidates[0], mention, base, "alias", 1.0)
     if encode is None:
         return _linked(candidates[0], mention, base, "order", 1 / len(candidates))
-    vectors_ND = encode([context, *(candidate.gloss for candidate in candidates)])
-    cosines = (vectors_ND[1:] @ vectors_ND[0]).tolist()
+    vectors = encode([context, *(candidate.gloss for candidate in candidates)])
+    cosines: list[float] = (vectors[1:] @ vectors[0]).tolist()
     best = max(range(len(cosines)), key=cosines.__getitem__)
     return _linked(candidates[best], mention, base, "context", min(1.0, max(0.0, cosines[best])))
 

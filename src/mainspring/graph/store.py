@@ -88,7 +88,20 @@ class GraphStore:
 
     def add(self, written: Written) -> None:
         """Adds to a document's graph, in one transaction."""
-        self._update(_insertion(written))
+        import pyoxigraph as ox
+
+        graph = ox.NamedNode(written.iri)
+
+        def quads() -> "Iterator[ox.Quad]":
+            for triple in written.facts:
+                said = triple.subject, triple.predicate, triple.object
+                yield ox.Quad(*said)
+                yield ox.Quad(*said, graph)
+            for triple in written.provenance:
+                yield ox.Quad(triple.subject, triple.predicate, triple.object, graph)
+
+        with self._noticing():
+            self.rdf.extend(quads())
 
     def remove(self, documents: Iterable[str]) -> None:
         """Removes documents, and the facts that no other states; one transaction each."""
@@ -115,8 +128,14 @@ class GraphStore:
         return [*removal, f"DROP SILENT GRAPH {graph}"]
 
     def _update(self, operations: list[str]) -> None:
-        try:
+        with self._noticing():
             self.rdf.update(" ;\n".join(operations))
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """BadData where the disk takes no more."""
+        try:
+            yield
         except OSError as error:
             raise BadData(f"could not be written ({error})", file=self.folder) from error
 

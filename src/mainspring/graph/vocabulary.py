@@ -3,7 +3,7 @@
     <file:///news/a.txt>                    a document, and the named graph of all it says
     <file:///news/a.txt#char=0,11>          a mention in it (RFC 5147), with its entity
     <file:///news/a.txt#statement=3f…>      a triple as this document states it
-    entity:person/marie_curie               an entity that no alias table knows
+    entity:person:marie_curie               an entity that no alias table knows
     relation:born_in   type:person
 
 Every name gives the same IRI in every run, so that building again changes nothing.
@@ -12,6 +12,7 @@ Every name gives the same IRI in every run, so that building again changes nothi
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
 from urllib.parse import quote
 
 BASE = "urn:mainspring:"
@@ -73,13 +74,17 @@ def normal(name: str) -> str:
     return " ".join(bare.split()) or " ".join(folded.split())
 
 
+@lru_cache(maxsize=1 << 16)
 def slug(name: str) -> str:
     """The normal form as a part of an IRI; empty names are "_"."""
     words = normal(name).replace(" ", "_")
     if len(words) > LONGEST_NAME:
         words = f"{words[:LONGEST_NAME]}_{digest(words)[:8]}"
-    kept = (c if c.isalnum() or _is_mark(c) or c in "_-" else quote(c, safe="") for c in words)
-    return "".join(kept) or "_"
+    return "".join(c if c.isalnum() or _is_mark(c) or c in "_-" else _hex(c) for c in words) or "_"
+
+
+def _hex(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())
 
 
 def _is_mark(character: str) -> bool:
@@ -87,7 +92,7 @@ def _is_mark(character: str) -> bool:
 
 
 def entity_iri(base: str, name: str, type_: str) -> str:
-    return f"{base}entity/{slug(type_)}/{slug(name)}"
+    return f"{base}entity/{slug(type_)}:{slug(name)}"
 
 
 def relation_iri(base: str, name: str) -> str:

@@ -1,0 +1,33 @@
+"""What documents are called: the IRI under which a text of the user's stands in the graph."""
+
+from pathlib import Path
+from urllib.parse import quote
+
+from mainspring.data.rows import Row, suffix
+from mainspring.data.sources import TEXTS
+from mainspring.graph.records import Document
+from mainspring.graph.vocabulary import BASE, digest, is_iri
+
+NOT_FILES = ("argument", "standard input")
+
+
+def document_of(row: Row, text: str, id_column: str | None, lines: bool) -> Document:
+    """The document that a row is: a whole text file is named by the file, a row of a table by its
+    line, or by `id_column`, and a bare text by what it says."""
+    if row.file in NOT_FILES:
+        return Document(f"{BASE}text/{digest(text)}", text, row.file)
+    path = Path(row.file)
+    file = path.resolve().as_uri()
+    if suffix(path) in TEXTS and not lines:
+        return Document(file, text, row.file)
+    if id_column is not None:
+        name = str(row.values[id_column])
+        return Document(f"{file}#id={quote(name, safe='')}", text, f"{row.file}, {name}")
+    return Document(f"{file}#line={row.line}", text, f"{row.file}:{row.line}")
+
+
+def named(documents: list[str], name: str) -> list[str]:
+    """The documents that `name` means: an IRI, a file with all its rows, or all in a folder."""
+    wanted = name if is_iri(name) else Path(name).resolve().as_uri()
+    folder = wanted.rstrip("/") + "/"
+    return [d for d in documents if d == wanted or d.startswith((wanted + "#", folder))]
