@@ -93,6 +93,8 @@ def test_a_folder_with_one_file_is_that_file(tmp_path: Path) -> None:
     oracle.convert(model, tmp_path / "second.gguf")
     with pytest.raises(Missing, match=r"2 GGUF files; name the one to open: model.gguf, second"):
         load(tmp_path)
+    model.save_pretrained(tmp_path)  # its own files come first
+    assert load(tmp_path).config["architectures"] == ["LlamaForCausalLM"]
 
 
 # -- what is refused ------------------------------------------------------------------------------

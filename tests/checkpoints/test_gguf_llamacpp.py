@@ -8,7 +8,7 @@ import pytest
 import torch
 from gguf_oracle import MODELS
 from test_gguf_tokenizer import TEXTS, read, stored, trained
-from test_gguf_writing import opened
+from test_gguf_writing import opened, sentencepiece_file
 
 from mainspring.checkpoints.bundle import load
 
@@ -50,6 +50,15 @@ def test_llama_cpp_reads_and_writes_the_same_tokens(tmp_path: Path, name: str) -
         row = torch.tensor([ids])
         options = {"min_new_tokens": TOKENS, "max_new_tokens": TOKENS, "do_sample": False}
         assert again.generate(row, **options)[0, len(ids) :].tolist() == found
+
+
+@pytest.mark.slow
+def test_llama_cpp_reads_the_same_tokens_of_sentencepiece(tmp_path: Path) -> None:
+    ours = opened(oracle.tiny("llama", vocab_size=512), tmp_path / "in")
+    ours.tokenizer = read(sentencepiece_file(tmp_path / "t.gguf", prefix=True))
+    ours.save_gguf(tmp_path / "model.gguf", "f32")
+    texts, _ = llamacpp.ask(tmp_path / "model.gguf", TEXTS, [], 0)
+    assert [ours.tokenizer.encode(text) for text in TEXTS] == texts
 
 
 @pytest.mark.slow

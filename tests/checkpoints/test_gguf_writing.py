@@ -25,11 +25,9 @@ def opened(model: Any, folder: Path) -> Bundle:
     return load(folder)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if "other windows" not in name])
 def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, name: str) -> None:
     kind, more, _ = MODELS[name]
-    if "other windows" in name:
-        pytest.skip("its windows do not repeat: refused, see below")
     ours = opened(oracle.tiny(kind, **more), tmp_path / "in")
     ours.save_gguf(tmp_path / "model.gguf", "f32")
     again = load(tmp_path / "model.gguf")
@@ -98,35 +96,29 @@ def test_tokenizers_survive(tmp_path: Path, name: str) -> None:
         assert again.decode(given.encode(text)) == given.decode(given.encode(text))
 
 
-@pytest.mark.parametrize("prefix", [True, False])
-def test_sentencepiece_survives(tmp_path: Path, prefix: bool) -> None:
+def sentencepiece_file(file: Path, *, prefix: bool) -> Path:
+    """A SentencePiece vocabulary with pieces of several letters, merged by their scores."""
     letters = sorted({c for text in TEXTS for c in text if c.isalpha()})
-    words = ["▁", "▁t", "he", "▁the", "12", "▁▁"]
-    tokens = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        *(f"<0x{i:02X}>" for i in range(256)),
-        *letters,
-        "1",
-        "2",
-        *words,
-    ]
+    words = {"▁": -100.0, "▁t": -3.0, "he": -2.0, "▁the": -1.0, "12": -4.0, "▁▁": -5.0}
+    known = [*(f"<0x{i:02X}>" for i in range(256)), *letters, "1", "2"]
+    tokens = ["<unk>", "<s>", "</s>", *known, *words]
     types = [2, 3, 3, *[6] * 256, *[NORMAL] * (len(letters) + 2 + len(words))]
-    scores = [0.0] * 259 + [-float(i) for i in range(len(types) - 259)]
-    scores[-len(words) :] = [-100.0, -3.0, -2.0, -1.0, -4.0, -5.0]
-    file = oracle.with_tokenizer(
-        tmp_path / "t.gguf",
+    return oracle.with_tokenizer(
+        file,
         "llama",
         tokens,
         types,
-        scores=scores,
+        scores=[0.0] * 3 + [-float(200 + i) for i in range(len(known))] + list(words.values()),
         unknown_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
         add_space_prefix=prefix,
     )
-    given = read(file)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepiece_survives(tmp_path: Path, prefix: bool) -> None:
+    given = read(sentencepiece_file(tmp_path / "t.gguf", prefix=prefix))
     assert "▁the" in given.tokens(given.encode("a the"))
     ours = opened(oracle.tiny("llama", vocab_size=512), tmp_path / "in")
     ours.tokenizer = given

@@ -121,6 +121,17 @@ def test_a_hub_model_with_pickles_only_is_refused(
         locate("owner/name")
 
 
+def test_the_hubs_gguf_files_are_the_users_choice(
+    tmp_path: Path, hub: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cached").mkdir()
+    hub["answer"] = tmp_path / "cached"
+    files = ["README.md", "m-q4.gguf", "m-q8.gguf"]
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name: files)
+    with pytest.raises(Missing, match=r"2 GGUF files.*\n  hf download owner/name m-q4.gguf"):
+        locate("owner/name")
+
+
 def test_a_download_emits_its_progress(tmp_path: Path, hub: dict) -> None:
     """The client moves its bars from other threads; the listener of this one hears them."""
     import threading

@@ -36,6 +36,7 @@ PROMPTS = [
 TOKENS = 64
 
 
+@pytest.mark.slow
 def test_sentences_are_as_alike_as_transformers_says(minilm: Path) -> None:
     """all-MiniLM-L6-v2, in batches with padding; the pooling as its files describe it."""
     bundle = load(minilm)

@@ -121,13 +121,14 @@ def test_one_object_or_lines_for_people(cache: Path, tmp_path: Path) -> None:
     assert json.loads(line) == {
         "name": "toy",
         "title": "Toy",
+        "does": "plays",
         "license": "MIT",
         "where": str(cache / "toy"),
         "bytes": sum(map(len, CONTENT.values())),
         "package": "toy-model==1.2",
         "fetched": True,
     }
-    assert [*got.lines(as_json=False)][-1] == "Use it anywhere as `--model toy`."
+    assert [*got.lines(as_json=False)][-1] == "It plays. Use it anywhere as `--model toy`."
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(cache: Path, tmp_path: Path) -> None:

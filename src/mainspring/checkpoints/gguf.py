@@ -60,12 +60,12 @@ class GGUFCheckpoint:
 
 
 def find_gguf(place: Path) -> Path | None:
-    """The GGUF file that `place` is, or that lies in the folder `place` in place of a checkpoint of
-    several files; None where it is a folder of those."""
+    """The GGUF file that `place` is, or that lies in the folder `place` where that has no weights
+    of the ordinary kind; None where it is a folder of those."""
     if place.suffix == SUFFIX:
         return place
     files = sorted(place.glob(f"*{SUFFIX}"))
-    if not files or (place / "config.json").is_file():
+    if not files or any(place.glob("*.safetensors")):
         return None
     if len(files) > 1:
         raise Missing(

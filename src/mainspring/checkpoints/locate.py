@@ -121,10 +121,18 @@ def _download(name: str, here: Path) -> Path:
 
 
 def _explain_no_safetensors(name: str) -> None:
-    """Refused where the hub has the weights as pickles only."""
+    """Refused where the hub has the weights as pickles only; Missing where it has GGUF files, of
+    which only the user knows the one to fetch."""
     import huggingface_hub
 
-    pickles = [f for f in huggingface_hub.list_repo_files(name) if f.endswith((".bin", ".pt"))]
+    files = huggingface_hub.list_repo_files(name)
+    pickles = [f for f in files if f.endswith((".bin", ".pt"))]
+    stored = [f for f in files if f.endswith(".gguf")]
+    if stored:
+        raise Missing(
+            f"`{name}` on the hub has {len(stored)} GGUF files; fetch the one you want, and name "
+            f"that file:\n  hf download {name} {stored[0]} --local-dir ."
+        )
     if pickles:
         raise Refused(
             f"`{name}` on the hub has its weights in {pickles[0]} only, a pickle, which can run "

