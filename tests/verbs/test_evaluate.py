@@ -122,6 +122,8 @@ def test_the_json_object_has_the_promised_keys(
         "megabytes",
         "predictions",
         "against",
+        "report",
+        "counts",
     ]
     assert list(printed["scores"]) == list(printed["interval"]) == NAMES
     assert all(0 <= value <= 100 for value in printed["scores"].values())

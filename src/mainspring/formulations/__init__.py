@@ -67,7 +67,8 @@ class Inference:
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """One example as token ids, and how many tokens of it the limits cut off.
+    """One example as token ids, and how many tokens of it the limits cut off (of targets that are
+    not generated: how many the tokens cannot tell exactly).
 
     `target` may hold `IGNORED`: such places carry no loss. `second` is where the second text of a
     pair begins in `source`; 0 where there is one text only. `weights` are what the losses of the

@@ -364,7 +364,7 @@ class _Run:
             plain = {"num_beams": 1, "do_sample": False}
             options = generation_options(self.bundle.generation, self.setup.limits, plain)
         show = partial(_show_progress, "evaluating", len(self.scored))
-        how = Inference(options, on_long="cut")
+        how = Inference(options, on_long="cut" if self.formulation.generates else "split")
         if self.formulation.calibrate is not None:
             self.setup = self.formulation.calibrate(self.bundle, self.scored, self.setup, how)
         made = predict(self.bundle, self.scored, self.setup, how, show, None)
@@ -456,6 +456,9 @@ class _Run:
             lines.append(("target", str(learnt)))
         if self.setup.labels:
             lines.append(("labels", f"{len(self.setup.labels)}: {listed(self.setup.labels)}"))
+        inexact = 0 if self.formulation.generates else int(rows.lost[:, 1].sum())
+        if inexact:
+            lines.append(("inexact", f"{inexact} targets begin or end within a token"))
         return lines
 
     def _memory(self, timing: Timing) -> int:
