@@ -10,7 +10,10 @@ from mainspring.compute import packed
 from mainspring.compute.encoder import TOKENS, GroupedEncoder, groups
 from mainspring.compute.norms import NarrowLayerNorm, NarrowRMSNorm
 from mainspring.compute.projections import (
+    BagRow,
+    ByRow,
     Int8Projection,
+    Int8Row,
     JoinedGatedUp,
     JoinedProjections,
     PackedProjection,
@@ -59,21 +62,37 @@ def test_joined_modules_equal_the_core(old: nn.Module, new: type, make: type, co
         assert (ours.float() - theirs).abs().max() < tolerance * theirs.abs().max()
 
 
-@pytest.mark.parametrize("by_row", [False, True])
 @torch.no_grad()
-def test_int8_product_is_exact_but_for_the_rounding_of_its_factors(by_row: bool) -> None:
+def test_int8_product_is_exact_but_for_the_rounding_of_its_factors() -> None:
     weight = rows(96)
-    layer = Int8Projection(weight, None, F.relu, by_row=by_row)
+    layer = Int8Projection(weight, None, F.relu)
     integers, scale = quantise_weight(weight)
     rounded = integers * scale[:, None]
     assert (rounded - weight).abs().max() <= scale.max() / 2 + 1e-6
     for count in (1, 7):
         x = rows(count).bfloat16()
         x_integers, x_scale = quantise_rows(x)
-        direct = by_row and count == 1 and packed.has_int8_row()
-        seen = x.float() if direct else x_integers * x_scale.float()
-        expected = (seen @ rounded.T).relu()
+        expected = (x_integers * x_scale.float() @ rounded.T).relu()
         assert torch.allclose(layer(x).float(), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@torch.no_grad()
+def test_a_single_row_has_a_layout_of_its_own(biased: bool) -> None:
+    weight, bias = rows(96), rows(96)[:, 0] if biased else None
+    integers, scale = quantise_weight(weight)
+    rounded = integers * scale[:, None]
+    x = rows(1) * 3 + 1
+    expected = F.linear(x, rounded, bias).relu()
+    bags = BagRow(weight, bias, F.relu)(x)
+    assert torch.allclose(bags.float(), F.linear(x, weight, bias).relu(), rtol=0.02, atol=0.2)
+    if not packed.has_int8_row():
+        pytest.skip("no 8-bit product of a row on this CPU")
+    both = ByRow(weight, bias, F.relu, make_row=Int8Row, make_many=PlainProjection)
+    assert both(x).dtype == torch.bfloat16
+    assert torch.allclose(both(x).float(), expected, rtol=0.02, atol=0.2)
+    several = rows(5)
+    assert torch.equal(both(several), F.linear(several, weight, bias).relu())
 
 
 def test_row_quantisation_is_within_one_level_and_takes_zeros() -> None:

@@ -24,7 +24,10 @@ from mainspring.compute.hardware import Hardware, detect
 from mainspring.compute.lora import merge_adapters
 from mainspring.compute.norms import NarrowLayerNorm, NarrowRMSNorm, WideEmbedding
 from mainspring.compute.projections import (
+    BagRow,
+    ByRow,
     Int8Projection,
+    Int8Row,
     JoinedGatedUp,
     JoinedProjections,
     Make,
@@ -105,7 +108,7 @@ def prepare(
     for name, head in model.heads.items():
         if type(head) is VocabularyHead and chosen != "float32":
             table = model.table(model.spec.decoder or model.spec.encoder)
-            make = _maker(chosen, device, by_row=True)
+            make = _maker(chosen, device, by_row=model.decoder is not None)
             made = ProjectedVocabularyHead(head, table, make, head_dtype, scale)
             place(model, f"heads.{name}", made)
         else:
@@ -135,10 +138,17 @@ def _maker(precision: Precision, device: torch.device, *, by_row: bool) -> Make:
     if precision == "float32":
         return PlainProjection
     if precision == "int8" and device.type == "cpu":
-        return partial(Int8Projection, by_row=by_row)
+        return _by_row(Int8Projection, Int8Row) if by_row else Int8Projection
     if device.type == "cpu" and packed.has_bfloat16():
-        return PackedProjection
+        return _by_row(PackedProjection, BagRow) if by_row else PackedProjection
     return partial(PlainProjection, dtype=torch.bfloat16)
+
+
+def _by_row(many: Make, row: Make) -> Make:
+    """`many`, with `row` beside it for single rows where there is an operator for it."""
+    if row is Int8Row and not packed.has_int8_row():
+        return many
+    return partial(ByRow, make_row=row, make_many=many)
 
 
 def _prepare_stack(stack: Stack, precision: Precision, many: Precision, *, decodes: bool) -> None:
@@ -147,7 +157,11 @@ def _prepare_stack(stack: Stack, precision: Precision, many: Precision, *, decod
     device = next(stack.parameters()).device
     make = _maker(precision if decodes else many, device, by_row=decodes)
     make_memory = _maker(many, device, by_row=False)
-    wide = _maker("bfloat16" if precision == "int8" else precision, device, by_row=False)
+    wide = make
+    if precision == "int8":
+        wide = _maker("bfloat16", device, by_row=False)
+        if decodes and device.type == "cpu":
+            wide = _by_row(wide, Int8Row)
     # A norm before a part feeds projections only; one after it is the residual stream itself, and
     # so is that of the embeddings.
     narrow = precision != "float32" and not any(type(m) is PostNorm for m in stack.modules())

@@ -6,9 +6,13 @@ keys and values, one for gate and up. They hold buffers, not parameters: none ca
     PlainProjection   any type and device, by torch's own linear: the tested reference
     PackedProjection  bfloat16 on a CPU, the weight laid out once for its matrix unit
     Int8Projection    8-bit weights, one scale per output; 8-bit activations, one scale per row
+    BagRow            single rows by bfloat16 weights
+    Int8Row           single rows of bfloat16 activations by 8-bit weights
+    ByRow             two of them: one for single rows, one for several
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -21,8 +25,8 @@ from mainspring.core.feed_forward import GatedUp, Up
 from mainspring.core.heads import VocabularyHead
 
 Activation = Callable[[Tensor], Tensor]
-Make = Callable[..., "Projection"]
-"""make(weight_OI, bias_O or None, activation or None) -> a projection."""
+Make = Callable[..., nn.Module]
+"""make(weight_OI, bias_O or None, activation or None) -> a projection, or two `ByRow`."""
 
 ROWS = 256  # rows quantised at a time: they stay in a core's cache
 LEVELS = 127.0  # the largest 8-bit magnitude used; -128 is left out, so that signs are alike
@@ -105,8 +109,6 @@ def quantise_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Int8Projection(Projection):
-    """`by_row` keeps a second layout of the weight, for the operator that is fastest at one row."""
-
     kernel_activations: ClassVar[dict[Activation, str]] = {F.relu: "relu"}
 
     def __init__(
@@ -114,33 +116,23 @@ class Int8Projection(Projection):
         weight_OI: Tensor,
         bias_O: Tensor | None,
         activation: Activation | None = None,
-        *,
-        by_row: bool = False,
     ):
         super().__init__(activation)
         weight, scale = quantise_weight(weight_OI)
         self.out, self.size = len(weight), weight.numel()
-        self.by_row = by_row and bias_O is None and packed.has_int8_row()
         self.packed = packed.pack_int8(weight) if packed.has_int8() else None
         self.weight: Tensor | None
         self.scale: Tensor
-        self.scale_16: Tensor
         self.zeros: Tensor
         self.bias: Tensor | None
-        keeps = self.by_row or self.packed is None
-        self.register_buffer("weight", weight if keeps else None)
+        self.register_buffer("weight", weight if self.packed is None else None)
         self.register_buffer("scale", scale)
-        self.register_buffer("scale_16", scale.bfloat16())
         self.register_buffer("zeros", torch.zeros(self.out, dtype=torch.int32))
         self.register_buffer("bias", None if bias_O is None else bias_O.detach().bfloat16())
 
     def multiply(self, x: Tensor) -> Tensor:
         x_NI = x.reshape(-1, x.shape[-1])
-        if self.by_row and len(x_NI) == 1:
-            assert self.weight is not None
-            y_NO = packed.row_int8(x_NI, self.weight, self.scale_16)
-            y_NO = y_NO.relu_() if self.after == "relu" else y_NO
-        elif len(x_NI) <= ROWS:
+        if len(x_NI) <= ROWS:
             y_NO = self._rows(x_NI)
         else:
             y_NO = torch.cat([self._rows(part) for part in x_NI.split(ROWS)])
@@ -165,10 +157,87 @@ class Int8Projection(Projection):
         return (self.size if self.packed is not None else 0) + super().bytes()
 
 
+class BagRow(Projection):
+    """A row times a weight is a weighted sum of the weight's columns: an embedding bag.
+
+    torch reads bfloat16 weights faster so than by its packed product, which is made for many rows
+    (benchmarks/LOG.md). The outputs are split among the threads: each has a bag of its own.
+    """
+
+    def __init__(
+        self, weight_OI: Tensor, bias_O: Tensor | None, activation: Activation | None = None
+    ):
+        super().__init__(activation)
+        (out, width), threads = weight_OI.shape, torch.get_num_threads()
+        self.bags = threads if out % threads == 0 else 1
+        columns_IO = weight_OI.detach().bfloat16().t().contiguous()
+        self.weight: Tensor
+        self.bias: Tensor | None
+        self.register_buffer("weight", columns_IO.view(width * self.bags, -1))
+        self.register_buffer("bias", None if bias_O is None else bias_O.detach().bfloat16())
+        self.places, self.starts = _bags(width, self.bags)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        shares = x.reshape(1, -1).expand(self.bags, -1).reshape(-1)
+        y = torch.embedding_bag(
+            self.weight, self.places, self.starts, mode=0, per_sample_weights=shares
+        )[0].view(*x.shape[:-1], -1)
+        return y if self.bias is None else y.add_(self.bias)
+
+
+@cache
+def _bags(width: int, bags: int) -> tuple[Tensor, Tensor]:
+    """(the rows of each bag one after another, where each bag begins): all layers share them."""
+    places = torch.arange(width * bags).view(width, bags).t().reshape(-1)
+    return places, torch.arange(0, width * bags, width)
+
+
+class Int8Row(Projection):
+    """The activations stay bfloat16: at one row reading the weights is all that counts."""
+
+    def __init__(
+        self, weight_OI: Tensor, bias_O: Tensor | None, activation: Activation | None = None
+    ):
+        super().__init__(activation)
+        weight, scale = quantise_weight(weight_OI)
+        self.weight: Tensor
+        self.scale: Tensor
+        self.bias: Tensor | None
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale.bfloat16())
+        self.register_buffer("bias", None if bias_O is None else bias_O.detach().bfloat16())
+
+    def multiply(self, x: Tensor) -> Tensor:
+        y_NO = packed.row_int8(x.reshape(-1, x.shape[-1]), self.weight, self.scale)
+        if self.bias is not None:
+            y_NO += self.bias
+        return y_NO.view(*x.shape[:-1], -1)
+
+
+class ByRow(nn.Module):
+    """Two layouts of one weight: for a single row and for several."""
+
+    def __init__(
+        self,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        activation: Activation | None = None,
+        *,
+        make_row: Make,
+        make_many: Make,
+    ):
+        super().__init__()
+        self.row = make_row(weight_OI, bias_O, activation)
+        self.many = make_many(weight_OI, bias_O, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.row if x.numel() == x.shape[-1] else self.many).forward(x)
+
+
 # -- in the places of the core's small modules --------------------------------------------------
 
 
-def _joined(make: Make, leaves: Sequence[Any], activation: Activation | None = None) -> Projection:
+def _joined(make: Make, leaves: Sequence[Any], activation: Activation | None = None) -> nn.Module:
     """One projection of several linear leaves, their outputs side by side."""
     weight = torch.cat([leaf.weight.detach() for leaf in leaves])
     bias = None
