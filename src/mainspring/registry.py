@@ -19,6 +19,7 @@ TASKS = {
     "answer": "mainspring.tasks.answer:TASK",
     "classify": "mainspring.tasks.classify:TASK",
     "entities": "mainspring.tasks.entities:TASK",
+    "relations": "mainspring.tasks.relations:TASK",
     "pretrain": "mainspring.tasks.pretrain:TASK",
 }
 

@@ -338,7 +338,8 @@ def test_long_inputs_can_be_refused(trained: Path, long: tuple[str, int]) -> Non
     assert rows[0]["source_tokens_unread"] == tokens
     assert rows[0]["error"] == f"the text has {tokens} tokens and the model reads 40"
     assert rows[1]["summary"] and "error" not in rows[1]
-    assert "1 inputs refused as too long; --on-long split" in warnings_of(seen)
+    assert "1 inputs refused: the text has" in warnings_of(seen)
+    assert "--on-long split reads long ones in windows" in warnings_of(seen)
 
 
 # -- options --------------------------------------------------------------------------------------

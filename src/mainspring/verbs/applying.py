@@ -79,12 +79,13 @@ def _predictions(
         on_text = _tell
     for_model, for_output = tee(chain(first, rows))
     show = partial(_show, task.name) if on_text is None else lambda done: None
-    count, refused = 0, 0
+    count, refused = 0, Counter[str]()
     counts: Counter[str] = Counter()
     values = (row.values for row in for_model)
     for prediction in opened.predict(values, show, on_text):
         count += 1
-        refused += prediction.error is not None
+        if prediction.error is not None:
+            refused[prediction.error] += 1
         counts.update(prediction.counts)
         row = next(for_output).row
         added = added_columns(task, opened.formulation, prediction)
@@ -94,7 +95,9 @@ def _predictions(
     if counts:
         events.note(told(counts))
     if refused:
-        events.warn(f"{refused} inputs refused as too long; --on-long split reads them in windows")
+        long = opened.how.on_long == "refuse"
+        hint = "; --on-long split reads long ones in windows" if long else ""
+        events.warn(f"{refused.total()} inputs refused: {next(iter(refused))}{hint}")
 
 
 def _tell(text: str) -> None:
@@ -187,7 +190,14 @@ def _lacking(request: Request, fields: Sequence[schema.Field]) -> list[str]:
 def _checked(rows: Iterable[Row], request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
     """Bare texts as rows."""
     field = request.task.text
-    return schema.examples(rows, (field,), {field.name: "text"}, skipped, given=request.given)
+    return schema.examples(
+        rows,
+        (field,),
+        {field.name: "text"},
+        skipped,
+        convert=request.task.values,
+        given=request.given,
+    )
 
 
 def _is_path(given: str) -> bool:
@@ -335,12 +345,12 @@ class Output:
         self.part.unlink()
 
 
-def _same(written: Values, columns: Values) -> bool:
-    """Whether a row that was read back holds these columns."""
-    as_read = json.loads(json.dumps(columns, default=str))
-    return all(written.get(name) == value for name, value in as_read.items())
 def _cell(value: Any) -> Any:
     """A value as a table's cell: lists and objects as JSON, which our own readers read back."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
+def _same(written: Values, columns: Values) -> bool:
+    """Whether a row that was read back holds these columns."""
+    as_read = json.loads(json.dumps(columns, default=str))
+    return all(written.get(name) == value for name, value in as_read.items())

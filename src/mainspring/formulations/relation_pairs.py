@@ -1,0 +1,218 @@
+"""Relations by pairs: what relation, if any, holds between two entities of a text.
+
+    The [E1:PER]child[/E1:PER] was bound into the [E2:OBJ]cradle[/E2:OBJ] .   ->   one label
+
+Typed entity markers (Zhou and Chen, 2022), each a token of its own, around head and tail; untyped
+ones, `[E1]`, where entities have no types or one that is new. The text with its markers is
+classified as any text is, from the vector that the family's `classes` head reads ("entity markers,
+[CLS]" of Baldini Soares et al., 2019), so that a trained folder is a plain text classifier to other
+programs.
+Of a text too long for the model the surroundings of the two entities are read.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from mainspring.checkpoints.bundle import Bundle
+from mainspring.checkpoints.tokenizer import Tokenizer
+from mainspring.data.relations import Entity, relation_values
+from mainspring.errors import BadData
+from mainspring.formulations import (
+    EncodedRow,
+    Formulation,
+    Inference,
+    OnDone,
+    Prediction,
+    Setup,
+    Values,
+    classification,
+)
+from mainspring.formulations.classification import Reading
+from mainspring.formulations.prediction import tokenizer_of
+
+NONE = "no_relation"
+UNPAIRED = (
+    "no two entities are given in this text: mark them, as in `The <e1>child</e1> lay in the "
+    "<e2>cradle</e2>.`, or give them in the columns head and tail, or entities"
+)
+
+Pair = tuple[Entity, Entity]
+
+
+def pairs_of(row: Values) -> list[Pair] | None:
+    """The pairs of a row, in the one form of `data.relations` or with bare `entities`; None where
+    no entities are said."""
+    if "pairs" not in row:
+        row = relation_values({k: v for k, v in row.items() if k != "relations"})
+    return row.get("pairs")
+
+
+def marker(side: int, entity: Entity, types: Sequence[str]) -> str:
+    """The name of the marker of an entity: `E1`, or `E1:PER` where its type is known."""
+    return f"E{side}:{entity['label']}" if entity["label"] in types else f"E{side}"
+
+
+def marked(text: str, pair: Pair, types: Sequence[str]) -> str:
+    """The text with markers around head and tail. The blank before an entity comes to stand within
+    its marker: tokenizers that begin words by blanks then cut it as they would without."""
+    places: list[tuple[int, int, str]] = []
+    for side, entity in enumerate(pair, 1):
+        name, start = marker(side, entity, types), entity["start"]
+        start -= start > 0 and text[start - 1] == " "
+        places += [(start, 1, f"[{name}]"), (entity["end"], 0, f"[/{name}]")]
+    parts, last = [], 0
+    for at, _, mark in sorted(places):  # where one entity ends and another begins, the end first
+        parts += [text[last:at], mark]
+        last = at
+    return "".join([*parts, text[last:]])
+
+
+def tokens(setup: Setup) -> list[str]:
+    """All markers there may be."""
+    labels = ("", *(f":{name}" for name in setup.options.get("types", ())))
+    return [f"[{end}E{side}{label}]" for label in labels for side in (1, 2) for end in ("", "/")]
+
+
+def around(marks: frozenset[int], ids: list[int], room: int) -> list[int]:
+    """The part of a text within `room` that holds both entities, as much before as behind; of
+    entities too far apart the surroundings of each."""
+    places = [at for at, token in enumerate(ids) if token in marks]
+    if not places:
+        return ids[:room]
+    first, last = places[0], places[-1] + 1
+    spare = room - (last - first)
+    if spare < 0:
+        half = room // 2
+        return [*ids[first : first + room - half], *ids[last - half : last]]
+    start = min(max(0, first - spare // 2), max(0, len(ids) - room))
+    return ids[start : start + room]
+
+
+def _shorten(tokenizer: Tokenizer, setup: Setup) -> Callable[[list[int], int], list[int]]:
+    found = (tokenizer.id_of(token) for token in tokens(setup))
+    return partial(around, frozenset(id_ for id_ in found if id_ is not None))
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def labelled_pairs(row: Values) -> Iterator[tuple[Pair, str]]:
+    """Each pair of a row with the name of its relation, the first where it has several."""
+    names: dict[tuple[int, ...], str] = {}
+    for relation in row["relations"]:
+        if isinstance(relation["head"], dict) and isinstance(relation["tail"], dict):
+            names.setdefault(_places((relation["head"], relation["tail"])), relation["type"])
+    for pair in pairs_of(row) or ():
+        yield pair, names.get(_places(pair), NONE)
+
+
+def _places(pair: Pair) -> tuple[int, ...]:
+    return tuple(entity[end] for entity in pair for end in ("start", "end"))
+
+
+def learn(rows: Iterable[Values], setup: Setup) -> Setup:
+    """The relations there are, and the types of the entities."""
+    types: set[str] = set()
+
+    def labels() -> Iterator[Values]:
+        for row in rows:
+            for pair, name in labelled_pairs(row):
+                types.update(entity["label"] for entity in pair)
+                yield {"label": name}
+
+    try:
+        learnt = classification.learn(labels(), setup)
+    except BadData as error:
+        raise BadData(f"pairs of entities: {error}") from None
+    return replace(learnt, options={**learnt.options, "types": sorted(types - {""})})
+
+
+def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
+    """One example for each pair of the rows."""
+    types = setup.options.get("types", ())
+    flat = [
+        {"text": marked(row["text"], pair, types), "label": name}
+        for row in rows
+        for pair, name in labelled_pairs(row)
+    ]
+    plain, shorten = replace(setup, prefix=""), _shorten(tokenizer, setup)
+    examples = classification.encode_texts(flat, tokenizer, plain, shorten)
+    return classification.labelled(flat, examples, setup)
+
+
+# -- prediction ------------------------------------------------------------------------------------
+
+
+def predict(
+    bundle: Bundle,
+    rows: Iterable[Values],
+    setup: Setup,
+    how: Inference,
+    on_done: OnDone = lambda done: None,
+    on_text: Callable[[str], None] | None = None,
+) -> Iterator[Prediction]:
+    """The relations of each row: `{"head", "type", "tail", "score"}`, head and tail with their
+    places. The pairs of a text are read together."""
+    del on_text  # nothing is written
+    tokenizer = tokenizer_of(bundle)
+    types, plain = setup.options.get("types", ()), replace(setup, prefix="")
+    shorten = _shorten(tokenizer, setup)
+    waiting: deque[list[Pair] | None] = deque()
+
+    def flat() -> Iterator[Values]:
+        for row in rows:
+            pairs = pairs_of(row)
+            waiting.append(pairs)
+            for pair in pairs or ():
+                yield {"text": marked(row["text"], pair, types)}
+
+    def read(chunk: Sequence[Values]) -> list[Reading]:
+        examples = classification.encode_texts(chunk, tokenizer, plain, shorten)
+        return [Reading([e], len(e.source) + e.source_lost, e.source_lost) for e in examples]
+
+    done, found = 0, []
+    for reading in classification.score(bundle, flat(), plain, how, lambda done: None, read):
+        while not waiting[0]:
+            yield _answer(waiting.popleft(), [], setup)
+            done += 1
+        found.append(classification.prediction(reading, setup))
+        if len(found) == len(waiting[0]):
+            yield _answer(waiting.popleft(), found, setup)
+            found, done = [], done + 1
+            on_done(done)
+    while waiting:
+        yield _answer(waiting.popleft(), [], setup)
+
+
+def _answer(pairs: list[Pair] | None, found: Sequence[Prediction], setup: Setup) -> Prediction:
+    """What is said of one row, from what was said of its pairs."""
+    if pairs is None:
+        return Prediction([], windows=0, error=UNPAIRED)
+    relations = [
+        {"head": head, "type": one.value, "tail": tail, "score": one.details["score"]}
+        for (head, tail), one in zip(pairs, found, strict=True)
+        if one.value != NONE
+    ]
+    return Prediction(
+        relations,
+        source_tokens=max((one.source_tokens for one in found), default=0),
+        source_tokens_unread=max((one.source_tokens_unread for one in found), default=0),
+        details=found[0].details if len(found) == 1 else {},
+    )
+
+
+FORMULATION = Formulation(
+    "relation pairs",
+    classification.lacks,
+    encode,
+    classification.collate,
+    classification.losses,
+    classification.lengths,
+    predict,
+    head=classification.HEAD,
+    learn=learn,
+    tokens=tokens,
+    picture=classification.picture,
+)
