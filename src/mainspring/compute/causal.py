@@ -38,10 +38,11 @@ def turned(x: Tensor, turn: tuple[Tensor, Tensor] | None, scale: float, out: Ten
     return out
 
 
-def _hidden(size: int, like: Tensor) -> Tensor:
-    """What is added to the scores of a block's queries at its own keys: later ones are hidden."""
+def _hidden(at: int, end: int, like: Tensor) -> Tensor:
+    """What is added to the scores of the queries `at`..`end` at keys 0..`end`: later ones are
+    hidden."""
     lowest = torch.finfo(like.dtype).min
-    return like.new_full((size, size), lowest).triu_(1)
+    return like.new_full((end - at, end), lowest).triu_(at + 1)
 
 
 class _Attend(torch.autograd.Function):
@@ -67,9 +68,8 @@ class _Attend(torch.autograd.Function):
         kept = []
         for at, end in blocks(length):
             q_PRE = q_BKGTE[:, :, :, at:end].reshape(pairs, -1, width)
-            scores = torch.bmm(q_PRE, k_PTE[:, :end].transpose(1, 2))
-            own = scores.view(pairs, group, end - at, end)[..., at:]
-            own += _hidden(end - at, own)
+            hidden = _hidden(at, end, q_PRE).repeat(group, 1).expand(pairs, -1, -1)
+            scores = torch.baddbmm(hidden, q_PRE, k_PTE[:, :end].transpose(1, 2))
             weights = torch.softmax(scores, -1)
             y_PRE = torch.bmm(weights, v_PTE[:, :end])
             y_BTKGE[:, at:end] = y_PRE.view(batch, kinds, group, end - at, width).permute(

@@ -1,9 +1,9 @@
 """Feed-forward networks for training: both products and what is between them in one function.
 
 With ReLU one hidden tensor is kept. It is zero where ReLU or dropout made it so, and the gradient
-is zero at the same places: it is its own mask. With smooth activations, plain or gated, the inputs
-of the activation are kept, and the hidden tensor is made again, a few rows at a time, which stay in
-a core's cache.
+is zero at the same places: it is its own mask. With smooth activations, plain or gated, what goes
+into the activation and what comes out of it are kept; what is between the products is done a few
+rows at a time, which stay in a core's cache.
 """
 
 from collections.abc import Callable
@@ -126,21 +126,24 @@ class _SmoothFeedForward(torch.autograd.Function):
     ) -> Tensor:
         wide, kept_up = up.multiply(x)
         wide_NF = wide.flatten(0, -2)
-        hidden_NF = wide_NF.new_empty(len(wide_NF), down.leaves[0].in_features)
-        for wide_RF, hidden_RF in zip(wide_NF.split(ROWS), hidden_NF.split(ROWS), strict=True):
-            gate_RF, *others = wide_RF.split(hidden_RF.shape[1], 1)
-            smooth.forward(gate_RF, hidden_RF)
-            for other_RF in others:
-                hidden_RF.mul_(other_RF)
+        active_NF = wide_NF.new_empty(len(wide_NF), down.leaves[0].in_features)
+        gated = wide_NF.shape[1] > active_NF.shape[1]
+        hidden_NF = torch.empty_like(active_NF) if gated else active_NF
+        for at in range(0, len(wide_NF), ROWS):
+            rows = slice(at, at + ROWS)
+            gate_RF, other_RF = _halves(wide_NF[rows], gated)
+            active_RF = smooth.forward(gate_RF, active_NF[rows])
+            if other_RF is not None:
+                torch.mul(active_RF, other_RF, out=hidden_NF[rows])
         y, kept_down = down.multiply(hidden_NF)
-        ctx.save_for_backward(x, wide_NF, *kept_up, *kept_down)
-        ctx.up, ctx.down, ctx.smooth, ctx.ups = up, down, smooth, len(kept_up)
+        ctx.save_for_backward(x, wide_NF, active_NF, *kept_up, *kept_down)
+        ctx.up, ctx.down, ctx.smooth, ctx.ups, ctx.gated = up, down, smooth, len(kept_up), gated
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
-        x, wide_NF, *kept = ctx.saved_tensors
+        x, wide_NF, active_NF, *kept = ctx.saved_tensors
         up, down, smooth = ctx.up, ctx.down, ctx.smooth
         kept_up, kept_down = kept[: ctx.ups], kept[ctx.ups :]
         wants_x, _, _, _, *wants = ctx.needs_input_grad
@@ -149,27 +152,33 @@ class _SmoothFeedForward(torch.autograd.Function):
         low = down.low_gradient(dy_ND)
         dhidden_NF = down.input_gradient(dy_ND, low, kept_down)
         # What the second product had is wanted again only where its weights learn.
-        hidden_NF = torch.empty_like(dhidden_NF) if any(wants[ups:]) else None
+        again = ctx.gated and any(wants[ups:])
+        hidden_NF = torch.empty_like(active_NF) if again else active_NF
         dwide_NF = wide_NF.new_empty(wide_NF.shape)
-        scratch_RF = dhidden_NF.new_empty(min(ROWS, len(dhidden_NF)), dhidden_NF.shape[1])
         for at in range(0, len(wide_NF), ROWS):
             rows = slice(at, at + ROWS)
-            d_RF = dhidden_NF[rows]
-            gate_RF, *others = wide_NF[rows].split(d_RF.shape[1], 1)
-            dgate_RF, *dothers = dwide_NF[rows].split(d_RF.shape[1], 1)
-            active_RF = smooth.forward(gate_RF, scratch_RF[: len(d_RF)])
-            for other_RF, dother_RF in zip(others, dothers, strict=True):
+            gate_RF, other_RF = _halves(wide_NF[rows], ctx.gated)
+            dgate_RF, dother_RF = _halves(dwide_NF[rows], ctx.gated)
+            d_RF, active_RF = dhidden_NF[rows], active_NF[rows]
+            if other_RF is not None and dother_RF is not None:
                 torch.mul(d_RF, active_RF, out=dother_RF)
                 d_RF.mul_(other_RF)
-                active_RF.mul_(other_RF)
+                if again:
+                    torch.mul(active_RF, other_RF, out=hidden_NF[rows])
             smooth.backward(d_RF, gate_RF, dgate_RF)
-            if hidden_NF is not None:
-                hidden_NF[rows] = active_RF
         ddown = down.gradients(dy_ND, low, hidden_NF, kept_down, wants[ups:])
         low = up.low_gradient(dwide_NF)
         dup = up.gradients(dwide_NF, low, x.flatten(0, -2), kept_up, wants[:ups])
         dx = up.input_gradient(dwide_NF, low, kept_up).view(x.shape) if wants_x else None
         return dx, None, None, None, *dup, *ddown
+
+
+def _halves(wide_RF: Tensor, gated: bool) -> tuple[Tensor, Tensor | None]:
+    """What goes into the activation, and what it gates."""
+    if not gated:
+        return wide_RF, None
+    gate_RF, other_RF = wide_RF.chunk(2, 1)
+    return gate_RF, other_RF
 
 
 class SmoothFeedForward(nn.Module):

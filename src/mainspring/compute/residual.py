@@ -52,21 +52,21 @@ class _NormFork(torch.autograd.Function):
         dskip_ND = None if dskip is None else dskip.reshape(-1, width)
         dx_ND = torch.empty_like(x_ND)
         dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        scratch = [x_ND.new_empty(min(ROWS, len(x_ND)), width) for _ in range(3)]
+        scratch = [x_ND.new_empty(min(ROWS, len(x_ND)), width) for _ in range(2)]
         for at in range(0, len(x_ND), ROWS):
             rows = slice(at, at + ROWS)
-            factor = factor_N1[rows]
-            unit, d, product = (part[: len(factor)] for part in scratch)
-            torch.mul(x_ND[rows], factor, out=unit)
-            torch.mul(d.copy_(dy_ND[rows]), unit, out=product)
+            factor, here = factor_N1[rows], x_ND[rows]
+            d, product = (part[: len(factor)] for part in scratch)
+            torch.mul(d.copy_(dy_ND[rows]), here, out=product)
             if dweight is not None:
-                dweight += product.sum(0)
-            inner_N1 = (product @ weight)[:, None].div_(width)
-            d.mul_(weight).addcmul_(unit, inner_N1, value=-1.0)
+                dweight += factor[:, 0] @ product
+            inner_N1 = (product @ weight)[:, None].mul_(factor.pow(3)).div_(-width)
+            d.mul_(weight)
             if dskip_ND is None:
                 torch.mul(d, factor, out=dx_ND[rows])
             else:
                 torch.addcmul(dskip_ND[rows], d, factor, out=dx_ND[rows])
+            dx_ND[rows].addcmul_(here, inner_N1)
         return dx_ND.view_as(x), dweight, None, None
 
 
