@@ -20,6 +20,7 @@ ENTRIES = (
     "training_speed",
     "lora_speed",
     "generation_speed",
+    "chat_speed",
     "cold_start",
 )
 

@@ -29,14 +29,15 @@ class Scale:
     generation_rounds: int
     extra_rounds: int
     new_tokens: int
+    chat_tokens: int
     product_rounds: int
     cold_rounds: int
 
 
 FULL = Scale(
     name="full",
-    curve_size="t5-mini",
-    curve_steps=120,
+    curve_size="t5-tiny",
+    curve_steps=480,
     curve_tokens=1024,
     rouge_rows=200,
     teaching_steps=200,
@@ -51,6 +52,7 @@ FULL = Scale(
     generation_rounds=5,
     extra_rounds=3,
     new_tokens=64,
+    chat_tokens=96,
     product_rounds=7,
     cold_rounds=5,
 )
@@ -72,6 +74,7 @@ QUICK = Scale(
     generation_rounds=2,
     extra_rounds=1,
     new_tokens=16,
+    chat_tokens=24,
     product_rounds=3,
     cold_rounds=2,
 )

@@ -114,3 +114,40 @@ def saved(context: Context, name: str, bundle: "Bundle") -> Path:
     folder = context.out / "models" / name
     bundle.save(folder)
     return folder
+
+
+# The shape of SmolLM2-135M (its config.json), for machines where the starter is not on the disk.
+SMOLLM2_135M = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100_000.0,
+    "tie_word_embeddings": True,
+}
+
+
+def chat_model(context: Context) -> tuple[Path, str]:
+    """The folder of the starter, or else of a model of its shape, and whose weights these are."""
+    from mainspring import registry
+    from mainspring.checkpoints.bundle import Bundle, load
+    from mainspring.core.init import build
+    from mainspring.errors import MainspringError
+
+    try:
+        bundle, weights = load("starter"), "The starter's weights"
+    except MainspringError:
+        by = tokenizer(context, corpus(context))
+        family = registry.find("families", "llama")
+        config = {**SMOLLM2_135M, "eos_token_id": by.eos_id, "bos_token_id": by.pad_id}
+        model = build(family.spec(config, ()), SEED).eval()
+        generation = {"eos_token_id": by.eos_id, "pad_token_id": by.pad_id}
+        bundle = Bundle(model, config, family, by, generation)
+        weights = "Fresh weights of its shape"
+    return saved(context, "chat-135m", bundle), weights

@@ -1,0 +1,148 @@
+"""How fast a 135M chat model writes: one row and eight, beside transformers and llama.cpp."""
+
+from pathlib import Path
+
+from benchmarks import material
+from benchmarks.chat_contestants import LlamaSetup, llama_cpp
+from benchmarks.entry import Check, Context, Entry, Ratio, Result, Table
+from benchmarks.generation_contestants import (
+    GenerationSetup,
+    Job,
+    Made,
+    mainspring,
+    transformers,
+)
+from benchmarks.measure import ratio, spread, turn_order
+from benchmarks.turns import Contestant, playing
+
+PROMPT = 64  # tokens
+OURS, HF, LLAMA = "Mainspring", "transformers", "llama.cpp"
+ROWS = (1, 8)
+PAIRS = (  # ours, theirs, the rows, the goal
+    (f"{OURS} bfloat16", f"{HF} bfloat16", 1, 3.0),
+    (f"{OURS} int8", f"{HF} bfloat16", 1, 4.0),
+    (f"{OURS} int8", f"{LLAMA} int8", 1, None),
+    (f"{OURS} bfloat16", f"{HF} bfloat16", 8, None),
+    (f"{OURS} int8", f"{HF} bfloat16", 8, None),
+    (f"{OURS} int8", f"{LLAMA} int8", 8, 1.0),
+)
+
+
+def run(context: Context) -> Result:
+    """Interleaved rounds of jobs with forced lengths; the first round warms up."""
+    folder, weights = material.chat_model(context)
+    jobs = _jobs(context, folder)
+    made: dict[tuple[int, str], list[Made]] = {}
+    with playing(_contestants(context, folder)) as team:
+        for number in range(context.scale.generation_rounds + 1):
+            context.say(
+                f"round {number} of {context.scale.generation_rounds}" if number else "warming up"
+            )
+            for rows, job in jobs.items():
+                for name in turn_order(team.names, number):
+                    made.setdefault((rows, name), []).append(team.ask(name, job))
+        names, how, skipped = team.names, dict(team.descriptions), dict(team.skipped)
+    peaks = team.peaks
+    counted = {key: found[1:] for key, found in made.items()}
+    speeds = {key: [one.speed for one in found] for key, found in counted.items()}
+    table = Table(
+        f"New tokens per second, prompts of {PROMPT} tokens, {context.scale.chat_tokens} new ones",
+        ("", *(f"{rows} row" + "s" * (rows > 1) for rows in ROWS), "peak GB", "how"),
+        tuple(
+            (
+                name,
+                *(spread(speeds[rows, name]).shown(",.0f") for rows in ROWS),
+                f"{peaks[name] / 1e9:.2f}",
+                "; ".join(filter(None, (how[name], counted[ROWS[0], name][-1].how))),
+            )
+            for name in names
+        ),
+        f"{weights}; reading the prompts is part of the time.",
+    )
+    return Result(
+        tables=(table,),
+        ratios=tuple(
+            Ratio(
+                f"writing, {rows} row" + "s" * (rows > 1) + ", tokens/s",
+                ours,
+                theirs,
+                ratio(speeds[rows, ours], speeds[rows, theirs]),
+                goal,
+            )
+            for ours, theirs, rows, goal in PAIRS
+            if (rows, ours) in speeds and (rows, theirs) in speeds
+        ),
+        checks=_checks(context, counted, names),
+        skipped=tuple(f"{name}: {why}" for name, why in skipped.items()),
+        data={
+            "tokens_per_second": {
+                f"{rows} | {name}": found for (rows, name), found in speeds.items()
+            }
+        },
+    )
+
+
+def _contestants(context: Context, folder: Path) -> list[Contestant]:
+    def setup(precision: str) -> GenerationSetup:
+        return GenerationSetup(folder, precision, context.threads)  # type: ignore[arg-type]
+
+    gguf = LlamaSetup(folder, context.out / "models" / "chat-q8_0.gguf", context.threads)
+    return [
+        Contestant(f"{OURS} bfloat16", mainspring, setup("bfloat16")),
+        Contestant(f"{OURS} int8", mainspring, setup("int8")),
+        Contestant(f"{HF} bfloat16", transformers, setup("bfloat16"), ("transformers",)),
+        Contestant(f"{LLAMA} int8", llama_cpp, gguf, ("llama_cpp", "gguf")),
+    ]
+
+
+def _jobs(context: Context, folder: Path) -> dict[int, Job]:
+    """By the number of rows: stretches of real text, all of one length."""
+    from mainspring.checkpoints.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.open(folder)
+    assert tokenizer is not None
+    texts = material.corpus(context)
+    ends = {tokenizer.eos_id, tokenizer.bos_id}
+    flow = [i for text, _ in texts.test[:64] for i in tokenizer.encode(text) if i not in ends]
+    rows = [tuple(flow[at : at + PROMPT]) for at in range(0, max(ROWS) * PROMPT, PROMPT)]
+    return {
+        count: Job(tuple(rows[:count]), context.scale.chat_tokens, forced=True) for count in ROWS
+    }
+
+
+def _checks(
+    context: Context, made: dict[tuple[int, str], list[Made]], names: list[str]
+) -> tuple[Check, ...]:
+    """Everyone makes as many tokens; what 16 and 8 bits change of the text is shown."""
+    wrong = [
+        f"{name}: {found[0].tokens} for {rows} rows"
+        for (rows, name), found in made.items()
+        if found[0].tokens != rows * context.scale.chat_tokens
+    ]
+    base = made[8, f"{OURS} bfloat16"][0].rows
+    alike = {
+        name: sum(_common(a, b) for a, b in zip(base, made[8, name][0].rows, strict=True)) / 8
+        for name in names
+    }
+    return (
+        Check("everyone makes the same number of tokens", "; ".join(wrong) or "all", not wrong),
+        Check(
+            f"tokens alike from the first on, of {context.scale.chat_tokens}, as {OURS} bfloat16",
+            ", ".join(f"{name} {count:.0f}" for name, count in alike.items()),
+            all(count > 0 for count in alike.values()),
+        ),
+    )
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """How many tokens two rows have in common before they part."""
+    pairs = zip(a, b, strict=False)
+    return next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+
+
+ENTRY = Entry(
+    "chat_speed",
+    "Chat speed",
+    "How fast does a 135M chat model write, beside transformers and llama.cpp?",
+    run,
+)
