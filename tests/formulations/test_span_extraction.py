@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from answering import rows as made_rows
-from answering import tokenizer as their_tokenizer
-from answering import write_reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from answering import rows as made_rows
+from answering import tokenizer as their_tokenizer
+from answering import write_reader
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.data.kinds import KINDS
 from mainspring.data.questions import in_place
@@ -69,9 +69,9 @@ def test_windows_are_those_of_transformers(reader) -> None:
         return_overflowing_tokens=True,
     )
     [pair] = pair_up([row], bundle.tokenizer, SETUP)
-    assert [window.ids for window in pair.windows] == theirs["input_ids"]
-    assert len(pair.windows) > 5
-    for window, types in zip(pair.windows, theirs["token_type_ids"], strict=True):
+    assert [window.ids for window in pair.windows(12)] == theirs["input_ids"]
+    assert len(pair.windows(12)) > 5
+    for window, types in zip(pair.windows(12), theirs["token_type_ids"], strict=True):
         assert types.index(1) == window.second
 
 
@@ -113,7 +113,7 @@ def test_the_answer_is_learnt_in_the_windows_that_hold_it_and_the_first_token_el
     examples = encode([row], bundle.tokenizer, SETUP)
     [pair] = pair_up([row], bundle.tokenizer, SETUP)
     held = 0
-    for example, window in zip(examples, pair.windows, strict=True):
+    for example, window in zip(examples, pair.windows(12), strict=True):
         first, last = example.target
         places = pair.places[window.first : window.first + window.tokens]
         inside = places[0, 0] <= start and start + len(text) <= places[-1, 1]
@@ -301,7 +301,7 @@ def test_what_is_trained_is_what_comes_back(reader) -> None:
         examples = encode([row], bundle.tokenizer, SETUP)
         [pair] = pair_up([row], bundle.tokenizer, SETUP)
         parts = []
-        for example, window in zip(examples, pair.windows, strict=True):
+        for example, window in zip(examples, pair.windows(12), strict=True):
             start, end = np.zeros((2, len(example.source)), dtype=np.float32)
             start[example.target[0]] = end[example.target[1]] = 9
             found = window_candidates(
@@ -364,11 +364,12 @@ def test_a_document_of_five_megabytes_is_read_to_its_end(reader) -> None:
     [pair] = pair_up(
         [{"question": "Where?", "context": text}], bundle.tokenizer, Setup(Limits(128, 8))
     )
-    last = pair.windows[-1]
+    last = pair.windows(128)[-1]
     assert last.first + last.tokens == len(pair.places)
     assert pair.places[-1, 1] == len(text.rstrip())
     assert all(
-        b.first <= a.first + a.tokens for a, b in zip(pair.windows, pair.windows[1:], strict=False)
+        b.first <= a.first + a.tokens
+        for a, b in zip(pair.windows(128), pair.windows(128)[1:], strict=False)
     )
 
 
@@ -466,3 +467,21 @@ def test_answers_of_every_kind_go_through_to_training(reader) -> None:
     plain = in_place({**row, "answers": KINDS["answers"](text)})
     plain.pop("mended")
     assert encode([plain], bundle.tokenizer, SETUP)
+
+
+def test_an_answer_across_the_windows_gets_one_of_its_own(reader) -> None:
+    _, bundle = reader
+    [pair] = pair_up([{"question": "Where?", "context": LONG}], bundle.tokenizer, SETUP)
+    first = pair.windows(12)[1].first - 5
+    start, end = int(pair.places[first, 0]), int(pair.places[first + 25, 1])
+    answers_of = [{"text": LONG[start:end], "start": start}]
+    row = {"question": "Where?", "context": LONG, "answers": answers_of}
+    *others, own = encode([row], bundle.tokenizer, SETUP)
+    assert len(others) == len(pair.windows(12)) and all(not e.target[0] for e in others)
+    learnt = own.source[own.target[0] : own.target[1] + 1]
+    assert learnt == pair.context[first : first + 26]
+    # One that fits in no window points nowhere, and is counted.
+    whole = {**row, "answers": [{"text": LONG, "start": 0}]}
+    examples = encode([whole], bundle.tokenizer, SETUP)
+    assert not any(example.target[0] for example in examples)
+    assert examples[0].target_lost == 1

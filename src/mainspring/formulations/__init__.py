@@ -195,6 +195,7 @@ class Formulation:
     `tokens(setup)` are tokens of its own, which the tokenizer gets where it lacks them.
     `calibrate(bundle, rows, setup, how)` completes the setup from predictions on validation rows,
     before they are scored: a threshold.
+    `lost` is a word and a phrase for what the examples count as lost of their targets.
     `picture` shows an example's tokens with those that carry loss marked.
     """
 
@@ -210,6 +211,7 @@ class Formulation:
     learn: Callable[[Iterable[Values], Setup], Setup] | None = None
     tokens: Callable[[Setup], Sequence[str]] = lambda setup: ()
     calibrate: "Callable[[Bundle, Sequence[Values], Setup, Inference], Setup] | None" = None
+    lost: tuple[str, str] = ("inexact", "targets begin or end within a token")
     picture: "Callable[[EncodedRow, Tokenizer, Setup], str]" = source_and_target
 
 

@@ -90,17 +90,37 @@ class Window:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question and its context as windows. `places` are the characters of the context's tokens
-    (N x 2); `question_lost` counts the tokens of a question too long for half a window."""
+    """A question and its context. `room` is how many tokens of the context fit beside the question,
+    `places` are the characters of all of them (N x 2). `question_tokens` counts what the question
+    has, also where it is cut because it would take more than half of what is read."""
 
-    windows: list[Window]
+    layout: PairLayout
+    question: list[int]
+    context: list[int]
     places: np.ndarray
+    room: int
     question_tokens: int
-    question_lost: int
+
+    @property
+    def question_lost(self) -> int:
+        return self.question_tokens - len(self.question)
+
+    def window(self, first: int) -> Window:
+        """The window that begins at this token of the context."""
+        part = self.context[first : first + self.room]
+        ids, second = self.layout.joined(self.question, part)
+        return Window(ids, second, first, len(part))
+
+    def windows(self, stride: int) -> list[Window]:
+        """Windows over the whole context that share `stride` tokens (half of one at most); at least
+        one, also of no tokens."""
+        step = self.room - min(stride, self.room // 2)
+        count = 1 + max(0, -(-(len(self.context) - self.room) // step))
+        return [self.window(number * step) for number in range(count)]
 
 
 def pair_up(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> Iterator[Pair]:
-    """Each row's `question` with its `context` in windows; at least one, also of no tokens."""
+    """Each row's `question` with its `context`."""
     layout, limit = pair_layout(tokenizer), setup.limits.source
     room = limit - layout.tokens
     if room < 4:
@@ -110,23 +130,11 @@ def pair_up(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> Itera
     read = dict(zip(contexts, tokenizer.offsets_many(contexts), strict=True))
     places = {text: np.array(at, dtype=np.int64).reshape(-1, 2) for text, (_, at) in read.items()}
     for row, question in zip(rows, questions, strict=True):
-        asked = question[: room // 2]
-        ids, _ = read[row["context"]]
-        windows = list(_windows(asked, ids, layout, room - len(asked), _stride(setup)))
-        yield Pair(windows, places[row["context"]], len(question), len(question) - len(asked))
+        asked, text = question[: room // 2], row["context"]
+        ids, _ = read[text]
+        yield Pair(layout, asked, ids, places[text], room - len(asked), len(question))
 
 
-def _stride(setup: Setup) -> int:
+def stride(setup: Setup) -> int:
+    """How many tokens neighbouring windows share."""
     return int(setup.options.get("stride", STRIDE))
-
-
-def _windows(
-    question: list[int], context: list[int], layout: PairLayout, room: int, stride: int
-) -> Iterator[Window]:
-    step = room - min(stride, room // 2)
-    for start in range(0, max(1, len(context)), step):
-        part = context[start : start + room]
-        ids, second = layout.joined(question, part)
-        yield Window(ids, second, start, len(part))
-        if start + room >= len(context):
-            return

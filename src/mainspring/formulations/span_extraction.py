@@ -35,7 +35,7 @@ from mainspring.formulations import (
     shown_tokens,
 )
 from mainspring.formulations.inputs import in_batches, kept, padded
-from mainspring.formulations.pairs import Pair, Window, has_types, pair_up
+from mainspring.formulations.pairs import Pair, Window, has_types, pair_up, stride
 from mainspring.formulations.prediction import OnText, tokenizer_of
 from mainspring.formulations.spans import (
     LARGEST,
@@ -63,17 +63,22 @@ def lacks(model: spec.Model) -> str | None:
 def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
     """Examples of rows with a `question`, a `context` and `answers`; the first answer is learnt.
 
-    Every window is one. A row whose answers stand at no known place gives none.
+    Every window is one. An answer that lies across the windows gets one of its own; one that is
+    longer than a window is counted as lost. A row whose answers stand at no known place gives none.
     """
     usable = [row for row in rows if not row["answers"] or _span(row) is not None]
     examples = []
     for row, pair in zip(usable, pair_up(usable, tokenizer, setup), strict=True):
         span = _span(row)
         tokens = None if span is None else token_span(pair.places, *span)
-        for number, window in enumerate(pair.windows):
-            lost = pair.question_lost if number == 0 else 0
+        windows = pair.windows(stride(setup))
+        if tokens is not None and not any(_target(window, tokens)[0] for window in windows):
+            windows.append(pair.window(max(0, (sum(tokens) - pair.room) // 2)))
+        too_long = tokens is not None and tokens[1] - tokens[0] >= pair.room
+        for number, window in enumerate(windows):
+            lost = (pair.question_lost, int(too_long)) if number == 0 else (0, 0)
             target = _target(window, tokens)
-            examples.append(EncodedRow(window.ids, target, lost, second=window.second))
+            examples.append(EncodedRow(window.ids, target, *lost, second=window.second))
     return examples
 
 
@@ -177,6 +182,9 @@ def threshold_of(options: Mapping[str, Any]) -> float | None:
     return options.get(THRESHOLD, options.get(FOUND_THRESHOLD))
 
 
+Part = tuple[Window, list[Candidate], float]  # what was found in one window
+
+
 @dataclass(frozen=True)
 class Reading:
     """What was found in one row. `cut` counts the tokens that were not read."""
@@ -208,15 +216,16 @@ def read(
     done = 0
     for chunk in _in_chunks(rows, how.chunk):
         pairs = list(pair_up(chunk, tokenizer, setup))
-        chosen = [(n, window) for n, pair in enumerate(pairs) for window in _read(pair, how)]
-        found: dict[int, list[tuple[int, list[Candidate], float]]] = {}
+        chosen = [(n, window) for n, pair in enumerate(pairs) for window in _read(pair, setup, how)]
+        found: dict[int, list[Part]] = {}
         for batch in in_batches(chosen, lambda item: len(item[1].ids), how.tokens):
             for (n, window), result in zip(batch, _point(bundle, batch, setup), strict=True):
-                found.setdefault(n, []).append((window.first, *result))
+                found.setdefault(n, []).append((window, *result))
             on_done(done + min(len(chunk), len(found)))
         done += len(chunk)
         for n, pair in enumerate(pairs):
-            yield _reading(pair, sorted(found.get(n, []), key=lambda part: part[0]), how, setup)
+            parts = sorted(found.get(n, []), key=lambda part: part[0].first)
+            yield _reading(pair, parts, setup)
 
 
 def _in_chunks(rows: Iterable[Values], size: int) -> Iterator[list[Values]]:
@@ -232,11 +241,12 @@ def _in_chunks(rows: Iterable[Values], size: int) -> Iterator[list[Values]]:
         yield held
 
 
-def _read(pair: Pair, how: Inference) -> list[Window]:
+def _read(pair: Pair, setup: Setup, how: Inference) -> list[Window]:
     """The windows that are to be read."""
-    if len(pair.windows) == 1 or how.on_long == "split":
-        return pair.windows
-    return pair.windows[:1] if how.on_long == "cut" else []
+    windows = pair.windows(stride(setup))
+    if len(windows) == 1 or how.on_long == "split":
+        return windows
+    return windows[:1] if how.on_long == "cut" else []
 
 
 @torch.inference_mode()
@@ -259,17 +269,15 @@ def _point(
         yield found, float(start[0] + end[0])
 
 
-def _reading(
-    pair: Pair, parts: Sequence[tuple[int, list[Candidate], float]], how: Inference, setup: Setup
-) -> Reading:
+def _reading(pair: Pair, parts: Sequence[Part], setup: Setup) -> Reading:
     tokens = pair.question_tokens + len(pair.places)
     if not parts:
         error = f"the text has {tokens} tokens and the model reads {setup.limits.source}"
         return Reading(Found((), 0.0), pair.places, tokens, tokens, 0, error)
     keep = max(LARGEST, int(setup.options.get("n_best", 1)))
     found = merged([(candidates, no_answer) for _, candidates, no_answer in parts], keep)
-    unread = len(pair.places) - pair.windows[len(parts) - 1].first
-    unread -= pair.windows[len(parts) - 1].tokens
+    last, _, _ = parts[-1]
+    unread = len(pair.places) - last.first - last.tokens
     return Reading(found, pair.places, tokens, unread + pair.question_lost, len(parts))
 
 
@@ -362,4 +370,5 @@ FORMULATION = Formulation(
     learn=learn,
     picture=picture,
     calibrate=calibrate,
+    lost=("not learnt", "answers are longer than the model reads at once"),
 )

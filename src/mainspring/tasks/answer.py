@@ -45,7 +45,6 @@ START = Field(
 )
 
 
-
 def variant(task: Task, options: Values) -> Task:
     """Where documents are named the question alone is asked for, and the context looked for."""
     if "documents" not in options:

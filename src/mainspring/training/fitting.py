@@ -458,7 +458,8 @@ class _Run:
             lines.append(("labels", f"{len(self.setup.labels)}: {listed(self.setup.labels)}"))
         inexact = 0 if self.formulation.generates else int(rows.lost[:, 1].sum())
         if inexact:
-            lines.append(("inexact", f"{inexact} targets begin or end within a token"))
+            name, what = self.formulation.lost
+            lines.append((name, f"{inexact} {what}"))
         return lines
 
     def _memory(self, timing: Timing) -> int:
