@@ -76,6 +76,7 @@ def build(
                 built,
             )
             events.emit(events.Progress("graph", built.documents, None, "documents"))
+        next(found, None)  # raises where there is one answer too many
     total = built.documents
     events.emit(events.Progress("graph", total, total, "documents"))
     return built
@@ -119,15 +120,14 @@ def _chunks(documents: Iterable[Document], limit: int) -> Iterator[list[Cut]]:
 
 def _extracted(extractor: Extractor, texts: Sequence[str]) -> Iterator[Found]:
     """What is found in each passage, as soon as it is; Mismatch where that cannot be true."""
-    who, done = ", ".join(extractor.models), 0
-    for text, found in zip_longest(texts, extractor.extract(texts)):
+    who = ", ".join(extractor.models)
+    for done, (text, found) in enumerate(zip_longest(texts, extractor.extract(texts)), 1):
         if text is None or found is None:
             raise Mismatch(f"{who}: more or fewer answers than the {len(texts)} passages")
         for mention in _mentions(found):
             if text[mention.start : mention.end] != mention.text or not mention.text.strip():
                 at = f"{mention.start} to {mention.end}"
                 raise Mismatch(f"{who}: {mention.text!r} is not what stands at {at}")
-        done += 1
         events.emit(events.Progress("extraction", done, len(texts), "passages"))
         yield found
 

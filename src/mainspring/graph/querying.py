@@ -147,7 +147,7 @@ def answer(task: dict[str, Any]) -> dict[str, Any]:
         return result | {"variables": names, "rows": rows}
     except SyntaxError as error:
         return {"syntax": str(error)}
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         return {"error": str(error)}
 
 

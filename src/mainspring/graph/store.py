@@ -136,7 +136,7 @@ class GraphStore:
         """BadData where the disk takes no more."""
         try:
             yield
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise BadData(f"could not be written ({error})", file=self.folder) from error
 
 
@@ -222,7 +222,7 @@ def _open(folder: Path, mode: Literal["read", "write"]) -> "ox.Store":
         if mode == "write" or not triples.exists():
             return ox.Store(str(triples))
         return ox.Store.read_only(str(triples))
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise BadData(f"the store cannot be opened ({error})", file=triples) from None
 
 

@@ -1,0 +1,134 @@
+"""Questions in words: answers by paths, and saying that it does not know."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_extractor import build, documents
+
+from mainspring.data.skipped import SkipLog
+from mainspring.graph import importing, store
+from mainspring.graph.asking import Answered, Asker, stem
+from mainspring.graph.linking import Vectors
+from mainspring.graph.vocabulary import normal
+
+STORY = (
+    "Marie Curie was born in Warsaw. Pierre Curie knows Marie Curie. Ann Lee works for Acme. "
+    "Bob Ray works for Acme. Acme knows Bob Ray. 居里 认识 华沙."
+)
+
+
+@pytest.fixture(scope="module")
+def asker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+    folder = tmp_path_factory.mktemp("asking") / "kg"
+    build(folder, documents(story=STORY))
+    with store.reading(folder) as graph:
+        yield Asker(graph)
+
+
+def labels(answered: Answered) -> list[str]:
+    return [answer.label for answer in answered.answers]
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        ("Where was Marie Curie born?", ["Warsaw"]),
+        ("where was MARIE CURIE born", ["Warsaw"]),
+        ("Who was born in Warsaw?", ["Marie Curie"]),
+        ("Who works for Acme?", ["Ann Lee", "Bob Ray"]),
+        ("Who does Bob Ray work for?", ["Acme"]),
+        ("Who knows Bob Ray?", ["Acme"]),
+        ("Whom does Acme know?", ["Bob Ray"]),
+        ("Where was the person born whom Pierre Curie knows?", ["Warsaw"]),
+        ("居里认识谁?", ["华沙"]),
+    ],
+)
+def test_questions_with_an_answer(asker: Asker, question: str, answers: list[str]) -> None:
+    assert labels(asker.ask(question)) == answers
+
+
+def test_an_answer_is_a_path_with_its_places(asker: Asker) -> None:
+    [answer] = asker.ask("Where was the person born whom Pierre Curie knows?").answers
+    told = [(asker.label(s.edge.head), asker.label(s.edge.tail), s.backward) for s in answer.path]
+    assert told == [("Pierre Curie", "Marie Curie", False), ("Marie Curie", "Warsaw", False)]
+    [place] = answer.path[1].evidence
+    assert STORY[place.start : place.end] == place.text == "Marie Curie was born in Warsaw."
+
+
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [
+        ("Who invented tea?", "no thing in the question is in the graph"),
+        ("", "no thing in the question"),
+        ("What does Marie Curie eat?", "Marie Curie: in the graph, but with no fact like"),
+        ("Where was Ann Lee born?", "Ann Lee: in the graph, but with no fact like"),
+    ],
+)
+def test_it_says_when_it_does_not_know(asker: Asker, question: str, why: str) -> None:
+    answered = asker.ask(question)
+    assert labels(answered) == [] and why in answered.problem
+
+
+def test_an_encoder_finds_relations_by_meaning(asker: Asker) -> None:
+    def encode(texts: Sequence[str]) -> Vectors:
+        """Employment, birth, or neither."""
+        meanings = [("works", "employer"), ("born", "birthplace"), ("",)]
+        rows = [[any(word in text.split() for word in m) for m in meanings] for text in texts]
+        counts = np.array(rows, dtype=np.float32) + np.array([0, 0, 1e-6], dtype=np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+    question = "What is the birthplace of Marie Curie?"
+    assert labels(asker.ask(question)) == []
+    knowing = Asker(asker.store, encode)
+    assert labels(knowing.ask(question)) == ["Warsaw"]
+    assert labels(knowing.ask("employer of Ann Lee?")) == ["Acme"]
+
+
+def test_words_meet_by_their_stems() -> None:
+    same = [("directed", "director"), ("works", "working"), ("marries", "marry"), ("born", "borne")]
+    assert all(stem(a) == stem(b) for a, b in same)
+    assert stem("居里") == "居里" and stem("is") == "is"
+
+
+# -- real questions --------------------------------------------------------------------------------
+
+
+def usable(row: dict) -> tuple[str, str] | None:
+    """(the thing that a WebQuestions question names, the name of the relation to its answers)."""
+    paths = [
+        path for path in row["relation_paths"] if not path[0][0].startswith(("/type", "/common"))
+    ]
+    question = normal(row["question"])
+    named = [e["concept"] for e in row["entities"] if e["mid"] and normal(e["concept"]) in question]
+    if not paths or not named:
+        return None
+    best = max(paths, key=lambda path: path[1])[0]
+    return max(named, key=len), " ".join(part.rsplit("/", 1)[-1] for part in best)
+
+
+@pytest.mark.slow
+def test_real_questions_are_answered_or_declined(shared_data: Path, tmp_path: Path) -> None:
+    """A graph out of WebQuestions' own Freebase paths; without an encoder few questions share a
+    word with a relation's name, but where one is answered the answer is mostly right."""
+    folder = shared_data / "knowledge_graph" / "webquestions"
+    lines = (folder / "validation.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [(row, about) for row in map(json.loads, lines[:300]) if (about := usable(row))]
+    with (tmp_path / "kb.csv").open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(("head", "relation", "tail"))
+        writer.writerows((*about, answer) for row, about in rows for answer in row["answers"])
+    with store.writing(tmp_path / "kg", "importing") as graph, SkipLog() as skipped:
+        importing.import_file(tmp_path / "kb.csv", graph, skipped)
+    right = said = 0
+    with store.reading(tmp_path / "kg") as graph:
+        asker = Asker(graph)
+        for row, _ in rows:
+            found = {normal(label) for label in labels(asker.ask(row["question"]))}
+            said += bool(found)
+            right += bool(found & {normal(answer) for answer in row["answers"]})
+    assert len(rows) > 150 and said > len(rows) / 8
+    assert right > 0.8 * said
