@@ -35,6 +35,7 @@ def of_words(words: str, tags: str) -> dict[str, Any]:
 
 ROWS = [of_words(*sentence) for sentence in SENTENCES]
 SETUP = tc.learn(ROWS, Setup(Limits(40, 1)))
+SETUP_ORG = replace(SETUP, labels=(*SETUP.labels, "B-ORG", "I-ORG"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_the_loss_is_that_of_transformers(
         ours = tc.read_logits(bundle.model, batch.source_BS, batch.keep_BS)
         losses = tc.losses(bundle.model, batch)
     torch.testing.assert_close(ours[batch.keep_BS], made.logits[batch.keep_BS], atol=1e-5, rtol=0)
-    assert batch.target_tokens == int((batch.labels_BT != IGNORED).sum()) == 22
+    assert batch.target_tokens == int((batch.labels_BT != IGNORED).sum()) == 24
     torch.testing.assert_close(losses.sum() / batch.target_tokens, made.loss, atol=1e-6, rtol=1e-6)
     assert losses.shape == (len(ROWS),)
 
@@ -116,6 +117,15 @@ def test_characters_are_learnt_at_every_token(tokenizer: Tokenizer) -> None:
     assert names.count("B-PER") == names.count("B-LOC") == 1
     assert names[: names.index("O")] == ["B-PER"] + ["I-PER"] * (names.index("O") - 1)
     assert example.target_lost == 0
+
+
+def test_words_without_spaces_are_learnt_at_every_token(tokenizer: Tokenizer) -> None:
+    """Plain Chinese text is read token by token, so each has to be learnt."""
+    [example] = tc.encode([of_words("北京大学 在 北京", "B-ORG O B-LOC")], tokenizer, SETUP_ORG)
+    pairs = zip(example.source, example.target, strict=True)
+    read = [SETUP_ORG.labels[label] for _, label in pairs if label != IGNORED]
+    assert read[0] == "B-ORG" and set(read[1 : read.index("O")]) == {"I-ORG"}
+    assert len(read) > 3
 
 
 def test_what_is_learnt_of_the_rows() -> None:

@@ -4,9 +4,9 @@
     tags     B-PER       I-PER   O   B-LOC         labels        B  -      I      O  B
 
 Words that the data has carry their label at their first token; where the data has characters only,
-every token carries one. Long texts are read in overlapping windows (`units.overlapping_windows`):
-each token is answered for by the window in which it stands further from the edge, and what is
-decided for the last unit of a window binds the first of the next.
+and in scripts without spaces, every token carries one. Long texts are read in overlapping windows
+(`units.overlapping_windows`): each token is answered for by the window in which it stands further
+from the edge, and what is decided for the last unit of a window binds the first of the next.
 """
 
 from array import array
@@ -109,7 +109,7 @@ def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[E
     size = window_size(setup, tokenizer)
     examples = []
     all_units = read_units(
-        [row["text"] for row in rows], [row.get("words") for row in rows], tokenizer
+        [row["text"] for row in rows], [row.get("words") for row in rows], tokenizer, within=True
     )
     for row, units in zip(rows, all_units, strict=True):
         tags, inexact = unit_tags(units, row["entities"])

@@ -15,7 +15,7 @@ from typing import Literal
 
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.data.entities import Entity, Span
-from mainspring.text import word_spans
+from mainspring.text import SPACELESS_CHARACTER, word_spans
 
 BLOCK = 50_000  # characters that are given to the tokenizer as one text
 
@@ -50,9 +50,14 @@ def read_units(
     words: Sequence[Sequence[Span] | None],
     tokenizer: Tokenizer,
     by: Literal["words", "tokens"] = "tokens",
+    *,
+    within: bool = False,
 ) -> list[Units]:
     """The units of each text: of its `words` where the data has them, else `by` the words or the
     tokens that are found in it.
+
+    With `within` words of scripts without spaces are taken apart, as a text without known words is:
+    what learns from them can then read both.
 
     Words that share all their tokens cannot be told apart and are one unit; a word that has no
     token (a control character) is in none.
@@ -63,6 +68,8 @@ def read_units(
         its_words: Iterable[Span] | None = known
         if known is None and by == "words":
             its_words = word_spans(text)
+        elif known is not None and within:
+            its_words = _within(text, known)
         found = _token_units(text, tokens) if its_words is None else _word_units(its_words, tokens)
         units.append(Units(tokens.ids, *found))
     return units
@@ -104,6 +111,15 @@ def _spelt(
     if any(i is None for i in ids):
         return None
     return [(i, start + at, start + at + 1) for at, i in enumerate(ids) if i is not None]
+
+
+def _within(text: str, words: Iterable[Span]) -> Iterator[Span]:
+    """The words, those of a script without spaces in the pieces that plain text has."""
+    for start, end in words:
+        if SPACELESS_CHARACTER.search(text, start, end):
+            yield from ((start + a, start + b) for a, b in word_spans(text[start:end]))
+        else:
+            yield start, end
 
 
 def _trimmed(text: str, start: int, end: int) -> Span:
