@@ -232,8 +232,16 @@ def m2m100_tokenizer(folder: Path) -> Path:
     return folder
 
 
+@cache
+def decoder_tokenizer() -> Tokenizer:
+    from mainspring.families.llama import FAMILY as LLAMA
+
+    texts = [text for row in pairs(60) for text in (row["article"], row["summary"])]
+    return train_tokenizer(texts, 150, "unigram", LLAMA.tokens)
+
+
 def decoder(seed: int = 0) -> Bundle:
-    """A decoder-only model (Llama) with the tokenizer of all tests."""
+    """A decoder-only model (Llama) with a tokenizer in its own layout: `<s>` before each text."""
     from mainspring.families.llama import FAMILY as LLAMA
 
     assert isinstance(LLAMA.sizes, dict)
@@ -248,6 +256,6 @@ def decoder(seed: int = 0) -> Bundle:
     }
     LLAMA.sizes["llama-nano"] = small
     try:
-        return new_bundle("llama-nano", tokenizer(), seed)
+        return new_bundle("llama-nano", decoder_tokenizer(), seed)
     finally:
         del LLAMA.sizes["llama-nano"]

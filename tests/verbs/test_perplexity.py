@@ -74,7 +74,7 @@ def test_only_answers_are_scored(model: Path, tmp_path: Path) -> None:
     data = nano.write_jsonl(rows, tmp_path / "pairs.jsonl")
     found = evaluate(model, data, out=tmp_path / "out")
     [row] = nano.read_jsonl(tmp_path / "out" / "predictions.jsonl")
-    tokenizer = nano.tokenizer()
+    tokenizer = nano.decoder_tokenizer()
     assert row["tokens"] == len(tokenizer.encode("Early market.", special=False)) + 1  # and the end
     assert row["bytes"] == len(b"Early market.")
     assert (found.rows, found.skipped) == (1, 1)

@@ -1,11 +1,12 @@
 """How likely a decoder-only model finds texts, token by token: what perplexity is made of.
 
-    text      a b c d e f           windows of 3      <start> a b c | c d e f
-    loss on   a b c d e f                                     a b c |   d e f
+    text      a b c d e         windows of 3      <start> a b c | b c d e
+    loss on   a b c d e                                   a b c |     d e
 
-Each token is predicted once. A window begins with the last token of the one before, the first with
-the token that begins texts, or the one that ends them where there is none: the rolling windows of
-the lm-eval harness, so that both give the same numbers.
+Each token is predicted once. A window begins with the last token of the one before (the last window
+reaches back further, to its full size), the first with the token that begins texts, or the one that
+ends them where there is none: the rolling windows of the lm-eval harness, so that both give the
+same numbers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,15 +32,14 @@ def rolling(ids: Sequence[int], start: int, size: int) -> list[EncodedRow]:
     """The tokens of a text in windows of at most `size`, each predicted once."""
     before = [start, *ids]
     return [
-        EncodedRow(before[at : at + size + 1], [IGNORED, *before[at + 1 : at + size + 1]])
-        for at in range(0, len(ids), size)
+        continued(before[: at + 1], ids[at : at + size], size) for at in range(0, len(ids), size)
     ]
 
 
 def continued(context: Sequence[int], ids: Sequence[int], size: int) -> EncodedRow:
     """`ids` predicted after a `context` that is not; its beginning is left out where both together
     have more than `size` tokens."""
-    kept = [*context, *ids][-size - 1 :]
+    kept = [*context[-size:], *ids][-size - 1 :]
     learnt = min(len(ids), len(kept) - 1)
     return EncodedRow(kept, [IGNORED] * (len(kept) - learnt) + kept[len(kept) - learnt :])
 

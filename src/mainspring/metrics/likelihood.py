@@ -9,7 +9,7 @@ from mainspring.text import words
 
 # What is told of how surprising texts are; `bits_per_byte` compares models of any vocabulary.
 SCORES = ("loss", "nats_per_byte", "bits_per_byte", "perplexity")
-SIGNATURE = "cross-entropy in nats a token; windows: disjoint, one token of context"
+SIGNATURE = "cross-entropy in nats a token; disjoint windows, the last of full size"
 
 
 def combine(means: Mapping[str, float]) -> Statistics:
