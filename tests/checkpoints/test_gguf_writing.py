@@ -161,6 +161,16 @@ def test_what_a_file_cannot_say_is_refused(
     assert not list(tmp_path.glob(".model.gguf*"))
 
 
+def test_real_numbers_written_as_whole_ones_stay_real(tmp_path: Path) -> None:
+    caps = {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0}
+    ours = opened(oracle.tiny("gemma2", **oracle.WINDOWED, **caps), tmp_path / "in")
+    ours.config |= {name: int(value) for name, value in caps.items()}
+    ours.save_gguf(tmp_path / "model.gguf", "f32")
+    written = GGUFFile(tmp_path / "model.gguf").metadata
+    for name, value in caps.items():
+        assert isinstance(written[f"gemma2.{name}"], float) and written[f"gemma2.{name}"] == value
+
+
 def test_other_families_kinds_and_tokenizers_are_refused(tmp_path: Path) -> None:
     ours = opened(oracle.tiny("llama", vocab_size=512), tmp_path / "in")
     with pytest.raises(BadOption, match="unknown kind of GGUF file `q8_1`; did you mean `q8_0`"):

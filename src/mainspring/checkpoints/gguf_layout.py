@@ -57,6 +57,8 @@ NEEDED = (
     "attention.head_count",
     "attention.layer_norm_rms_epsilon",
 )
+# The ends of values that are real numbers, also where a config writes 10000 or 30.
+REAL = ("epsilon", "freq_base", "freq_base_swa", "softcapping")
 # Values that repeat others or change nothing here, and some that may only say "none".
 REPEATED = ("vocab_size", "attention.value_length", "rope.dimension_count", "pooling_type")
 ABSENT = {"expert_count": 0, "expert_used_count": 0, "attention.causal": True}
@@ -270,7 +272,7 @@ def write_config(
         stated["rope_local_base_freq"] = local.theta
         stated["sliding_window_pattern"] = slides.index(False) + 1 if full else len(slides) + 1
     values = {
-        name: stated[ours]
+        name: float(stated[ours]) if name.endswith(REAL) else stated[ours]
         for name, ours in {**KEYS, **architecture.keys}.items()
         if stated.get(ours) is not None
     }
