@@ -189,3 +189,12 @@ def test_bad_options(name: str, value: str, tmp_path: Path) -> None:
     data = nano.write_jsonl(reviews(9), tmp_path / "train.jsonl")
     with pytest.raises(BadOption, match=f"--{name}"):
         fit(data, tmp_path / "model", steps=1, **{name: value})
+
+
+def test_more_tokens_than_the_model_has_positions(tmp_path: Path) -> None:
+    data = nano.write_jsonl(reviews(30), tmp_path / "train.jsonl")
+    with pytest.raises(BadOption, match="--max-source 513: the model has 512 positions"):
+        fit(data, tmp_path / "model", steps=1, max_source=513)
+    fit(data, tmp_path / "other", steps=1, max_source=512)
+    with pytest.raises(BadOption, match="512 positions"):
+        mainspring.run("classify", "a", model=str(tmp_path / "other"), max_source=600)

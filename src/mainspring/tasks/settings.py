@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.checkpoints.bundle import Bundle
-from mainspring.errors import BadWeights, Mismatch
+from mainspring.errors import BadOption, BadWeights, Mismatch
 from mainspring.formulations import Limits, Setup
 from mainspring.spec import Learned, Model, Sinusoidal, Stack
 from mainspring.tasks import Task, checkpoint_prefix
@@ -79,6 +79,14 @@ def within(limits: Limits, model: Model) -> Limits:
     room = _positions(model.decoder)
     target = min(target, room // 2)
     return Limits(min(source, room - target), target)
+
+
+def check_source(tokens: int | None, model: Model) -> None:
+    """BadOption where the model has no vectors for so many positions."""
+    stack = model.encoder or model.decoder
+    assert stack is not None
+    if tokens is not None and tokens > _positions(stack):
+        raise BadOption(f"--max-source {tokens}: the model has {_positions(stack)} positions")
 
 
 def _positions(stack: Stack) -> int:

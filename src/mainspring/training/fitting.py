@@ -49,7 +49,7 @@ from mainspring.formulations.prediction import generation_options
 from mainspring.tasks import Task, choose_formulation
 from mainspring.tasks.reading import by_columns
 from mainspring.tasks.settings import FILE as TASK_FILE
-from mainspring.tasks.settings import setup_bytes, setup_of
+from mainspring.tasks.settings import check_source, setup_bytes, setup_of
 from mainspring.text import duration, listed
 from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE, checkpointing
 from mainspring.training.adapting import attach_adapter, describe, frozen_hash
@@ -168,6 +168,7 @@ class _Run:
         """What the checkpoint and the task suggest, under what the user says, completed from the
         training rows; the model gets the head that goes with it."""
         found, options, task = setup_of(self.bundle, self.task), self.options, self.task
+        check_source(options["max_source"], self.bundle.spec)
         given = {**found.options, **task.read_options(options["task_options"], ())}
         setup = replace(
             found,

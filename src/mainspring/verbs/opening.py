@@ -21,7 +21,7 @@ from mainspring.formulations import (
 )
 from mainspring.formulations.prediction import generation_options
 from mainspring.tasks import Task, choose_formulation
-from mainspring.tasks.settings import setup_of
+from mainspring.tasks.settings import check_source, setup_of
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
@@ -81,6 +81,7 @@ def open_for(task: Task, use: Use) -> Opened:
     formulation = choose_formulation(task, bundle.spec)
     if formulation.predict is None:
         raise BadOption(f"`{task.name}` is for training; it has no predictions")
+    check_source(use.max_source, bundle.spec)
     found = setup_of(bundle, task)
     setup = replace(
         found,
