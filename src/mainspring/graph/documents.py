@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from mainspring.data.rows import Row, suffix
 from mainspring.data.sources import TEXTS
+from mainspring.errors import BadOption
 from mainspring.graph.records import Document
 from mainspring.graph.vocabulary import BASE, digest, is_iri
 
@@ -13,7 +14,8 @@ NOT_FILES = ("argument", "standard input")
 
 def document_of(row: Row, text: str, id_column: str | None, lines: bool) -> Document:
     """The document that a row is: a whole text file is named by the file, a row of a table by its
-    line, or by `id_column`, and a bare text by what it says."""
+    line, or by `id_column`, and a bare text by what it says. BadOption where there is no such
+    column."""
     if row.file in NOT_FILES:
         return Document(f"{BASE}text/{digest(text)}", text, row.file)
     path = Path(row.file)
@@ -21,6 +23,8 @@ def document_of(row: Row, text: str, id_column: str | None, lines: bool) -> Docu
     if suffix(path) in TEXTS and not lines:
         return Document(file, text, row.file)
     if id_column is not None:
+        if id_column not in row.values:
+            raise BadOption(f"--id: {BadOption.unknown('column', id_column, row.values)}")
         name = str(row.values[id_column])
         return Document(f"{file}#id={quote(name, safe='')}", text, f"{row.file}, {name}")
     return Document(f"{file}#line={row.line}", text, f"{row.file}:{row.line}")

@@ -399,15 +399,13 @@ def _request(
 
 def _documents(request: "Request", skipped: "SkipLog", column: str | None) -> "Iterator[Document]":
     """Documents in order, each once; a second one under a name that is taken goes to `skipped`."""
-    from mainspring.graph.documents import NOT_FILES, document_of
+    from mainspring.graph.documents import document_of
     from mainspring.graph.vocabulary import digest
     from mainspring.verbs.applying import input_rows
 
     seen: dict[str, str] = {}
     for example in input_rows(request, skipped):
         row = example.row
-        if column is not None and row.file not in NOT_FILES and column not in row.values:
-            raise BadOption(f"--id: {BadOption.unknown('column', column, row.values)}")
         document = document_of(row, example.values["text"], column, request.lines)
         said = digest(document.text)
         if seen.setdefault(document.iri, said) == said:
