@@ -70,7 +70,9 @@ class Harness(TemplateLM):
         if lack is not None:
             raise Mismatch(f"the harness scores decoder-only models: this one lacks {lack}")
         self.words = tokenizer_of(self.bundle)
-        self.place = choose_device("auto" if device is None else device.partition(":")[0])
+        # The harness's command line says cuda:0 where nobody says anything.
+        named = "auto" if device is None or "cuda" in device else device
+        self.place = choose_device(named)
         self.bundle.model.to(self.place)
         prepare(self.bundle.model, precision)
         self.max_length, self.max_gen_toks = int(max_length), int(max_gen_toks)
