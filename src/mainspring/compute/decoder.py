@@ -175,16 +175,17 @@ def _leave(norms: Norms, x_BD: Tensor, y_BD: Tensor) -> Tensor:
 
 def _rotate(x_BNE: Tensor, cos_B1E: Tensor, sin_B1E: Tensor) -> None:
     """As the core's `rotate`, in place, with sines whose left half is negative."""
-    flipped_BNE = x_BNE.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-    torch.addcmul(x_BNE * cos_B1E, flipped_BNE, sin_B1E, out=x_BNE)
+    halves_BNE = x_BNE.roll(x_BNE.shape[-1] // 2, -1)  # right and left change places
+    torch.addcmul(x_BNE * cos_B1E, halves_BNE, sin_B1E, out=x_BNE)
 
 
 def _split(qkv_BNE: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     """(queries BKGE, G of them to a key head; keys and values B2K1E) of what lies side by side."""
     batch, every, width = qkv_BNE.shape
     key_heads = (every - heads) // 2
-    q_BKGE = qkv_BNE.narrow(1, 0, heads).view(batch, key_heads, -1, width)
-    return q_BKGE, qkv_BNE.narrow(1, heads, 2 * key_heads).view(batch, 2, key_heads, 1, width)
+    q_BNE, kv_BNE = qkv_BNE.split((heads, 2 * key_heads), 1)
+    kv_B2K1E = kv_BNE.view(batch, 2, key_heads, 1, width)
+    return q_BNE.view(batch, key_heads, -1, width), kv_B2K1E
 
 
 def _mask(
