@@ -9,6 +9,7 @@ import torch
 from gguf_oracle import MODELS
 from test_gguf_tokenizer import TEXTS, read, stored, trained
 from test_gguf_writing import opened, sentencepiece_file
+from torch.nn import Linear
 
 from mainspring.checkpoints.bundle import load
 
@@ -75,3 +76,37 @@ def test_llama_cpp_opens_the_smaller_kinds(tmp_path: Path, kind: str) -> None:
     for ids, found in zip(PROMPTS, written, strict=True):
         options = {"min_new_tokens": 8, "max_new_tokens": 8, "do_sample": False}
         assert again.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist() == found
+
+
+def eight_bits(x: torch.Tensor) -> torch.Tensor:
+    """Numbers as llama.cpp rounds what it multiplies quantised weights with: 32 share a scale."""
+    blocks = x.reshape(-1, 32)
+    scale = blocks.abs().amax(1, keepdim=True) / 127
+    whole = torch.where(scale > 0, torch.round(blocks / scale), 0.0)
+    return (whole * scale.half().float()).reshape(x.shape)
+
+
+@pytest.mark.slow
+def test_where_quantised_words_part_the_rounding_of_activations_is_why(
+    starter: Path, tmp_path: Path
+) -> None:
+    """From quantised weights the starter writes other words in llama.cpp than here. With the inputs
+    of our projections rounded as llama.cpp rounds them, the words are llama.cpp's."""
+    whole = load(starter)
+    whole.save_gguf(tmp_path / "model.gguf", "q8_0")
+    ours = load(tmp_path / "model.gguf")
+    assert ours.tokenizer is not None
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = ours.tokenizer.encode(ours.tokenizer.chat(messages, answer=True))
+    _, [written] = llamacpp.ask(tmp_path / "model.gguf", [], [ids], 12)
+
+    def words() -> list[int]:
+        options = {"min_new_tokens": 12, "max_new_tokens": 12, "do_sample": False}
+        with torch.inference_mode():
+            return ours.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist()
+
+    assert words() != written
+    for part in ours.model.modules():
+        if isinstance(part, Linear):
+            part.register_forward_pre_hook(lambda _, given: (eight_bits(given[0]), *given[1:]))
+    assert words() == written
