@@ -1,6 +1,8 @@
 """`answer` from the user's file to the answer, by a reader that points and by models that write."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,15 @@ def test_run_on_tables_of_many_layouts(learnt, tmp_path: Path) -> None:
     assert found[0] == found[1] == found[2] and any(found[0])
 
 
+def test_columns_named_as_ours_are_kept_aside(learnt, tmp_path: Path) -> None:
+    model, _, _ = learnt
+    row = {"document": CONTEXT, "question": "Where is the bridge?", "start": "x", "answer": "gold"}
+    file = nano.write_jsonl([row], tmp_path / "rows.jsonl")
+    [found] = mainspring.run("answer", file, model=str(model))
+    assert (found["input_start"], found["input_answer"]) == ("x", "gold")
+    assert found["document"] == CONTEXT and found["answer"] != "gold"
+
+
 def test_a_text_alone_is_no_question(learnt, tmp_path: Path) -> None:
     model, _, _ = learnt
     with pytest.raises(Missing, match="--question"):
@@ -223,3 +234,52 @@ def test_the_task_lists_what_it_reads() -> None:
     assert TASK.text.name == "context"
     assert TASK.target is not None and TASK.target.name == "answers"
     assert {"context", "text", "passage"} < set(TASK.text.accepted)
+
+
+# -- the documents ---------------------------------------------------------------------------------
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def snippets(file: str, language: str) -> list[str]:
+    text = (DOCS / file).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_documented_run_from_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nano.write_jsonl(made_rows(60), tmp_path / "questions.jsonl")
+    [snippet] = snippets("tasks/answer.md", "python")
+    exec(
+        snippet.replace(
+            'from_scratch="bert-tiny"', 'from_scratch="bert-tiny", steps=3, vocabulary=300'
+        ),
+        {},
+    )
+    assert len(capsys.readouterr().out.split()) >= 2
+
+
+@pytest.mark.parametrize("file", ["tasks/answer.md", "embed.md"])
+def test_the_documented_commands_are_words_that_are_known(file: str) -> None:
+    import inspect
+
+    from mainspring.verbs.embed import embed
+    from mainspring.verbs.evaluate import evaluate
+    from mainspring.verbs.fit import fit
+    from mainspring.verbs.run import run
+
+    verbs = {"fit": fit, "run": run, "evaluate": evaluate, "embed": embed}
+    own = {option.name for option in TASK.options} | {field.name for field in TASK.inputs}
+    lines = [line for part in snippets(file, "bash") for line in part.splitlines()]
+    assert len(lines) >= 4
+    for line in lines:
+        words = shlex.split(line)
+        assert words[0] == "mainspring"
+        if words[1] == "get":
+            continue
+        known = set(inspect.signature(verbs[words[1]]).parameters) | own | {"json"}
+        flags = [word[2:].replace("-", "_") for word in words if word.startswith("--")]
+        assert set(flags) <= known, line

@@ -58,8 +58,8 @@ class Task:
     what a bare text given to `run` is taken for. `layouts` are other columns that data may come in,
     tried where those of `fields` are not there, and `unfold` makes rows of a nested one. An input
     that is missing may be given for all rows by an option of its name. `values` completes a row's
-    values, as that of a layout does. `by_columns(task, options, columns, named)` gives the task that
-    the options, the columns of the data and the fields whose column was named make of it, and
+    values, as that of a layout does. `by_columns(task, options, columns, named)` gives the task
+    that the options, the columns of the data and the fields whose column was named make of it, and
     options that follow from them; `variant(task, options)` what `run` and `evaluate` take for this
     task under these options.
 
@@ -70,7 +70,8 @@ class Task:
     several keys begin so; `instruction` and `cue` are what a decoder-only model is told before and
     behind the text. `metric` is None where the loss itself is the score; `best` is the score that
     picks the best checkpoint. `options` are the task's own. `model` is the checkpoint that serves
-    where the user names none; without one the user must.
+    where the user names none; without one the user must. `adds` are columns of its predictions
+    besides `output`.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Task:
     options: tuple[Option, ...] = ()
     model: str | None = None
     show: Callable[[Any], str] = shown
+    adds: tuple[str, ...] = ()
     variant: "Callable[[Task, Values], Task]" = lambda task, options: task
 
     @property

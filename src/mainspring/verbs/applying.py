@@ -125,7 +125,7 @@ ADDED = ("stop", "tokens", "source_tokens_unread", "windows", "error", "score", 
 
 def kept_columns(task: Task, row: Row) -> Values:
     """The input's own columns; one that has the name of an added column is kept aside."""
-    added = (task.output, *ADDED)
+    added = (task.output, *ADDED, *task.adds)
     return {f"input_{k}" if k in added else k: value for k, value in row.values.items()}
 
 
