@@ -456,7 +456,7 @@ class _Run:
         if self.formulation.generates:
             lines.append(("target", str(learnt)))
         if self.setup.labels:
-            lines.append(("labels", f"{len(self.setup.labels)}: {listed(self.setup.labels)}"))
+            lines.append(("labels", _labels_line(self.setup)))
         inexact = 0 if self.formulation.generates else int(rows.lost[:, 1].sum())
         if inexact:
             name, what = self.formulation.lost
@@ -486,6 +486,16 @@ class _Run:
                 ("score it", f"mainspring evaluate {name} TEST_DATA --model {out}"),
             ]
         events.emit(events.Block("Result", tuple(lines)))
+
+
+def _labels_line(setup: Setup) -> str:
+    """How many labels there are, their names, and how often each is in the training rows where that
+    was counted."""
+    counts = setup.options.get("counts")
+    if counts is None:
+        return f"{len(setup.labels)}: {listed(setup.labels)}"
+    named = ", ".join(f"`{label}` {counts.get(label, 0)}" for label in setup.labels)
+    return f"{len(setup.labels)}: {named}"
 
 
 def _save(out: Path, record: Record, model: Any, optimizer: Any) -> None:
