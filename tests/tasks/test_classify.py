@@ -13,6 +13,7 @@ import nano
 from mainspring import events
 from mainspring.errors import BadData, BadOption
 from mainspring.families.bert import FAMILY as BERT
+from mainspring.testing import check_task
 
 GOOD, BAD = ("good", "lovely", "fine", "很好", "喜欢"), ("bad", "awful", "sad", "很差", "讨厌")
 PLAIN = ("the", "film", "room", "today", "was", "食物", "今天")
@@ -112,6 +113,11 @@ def test_texts_and_tables_get_labels_and_scores(folder: Path, tmp_path: Path) ->
     setup = json.loads((folder / "model" / "mainspring.json").read_text())
     assert setup["labels"] == ["bad", "good"]
     assert setup["options"]["balance"] == "inverse"
+
+
+@pytest.mark.slow
+def test_the_contract_of_a_task_is_kept() -> None:
+    check_task("classify", reviews(20), from_scratch="bert-nano", tokenizer="byte-bpe")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import nano
 from mainspring import events
 from mainspring.errors import BadOption, Mismatch
 from mainspring.families.bert import FAMILY as BERT
+from mainspring.testing import check_task
 
 NAMES = ("Anna", "Bert", "Clara", "东方", "上航", "Dora")
 VERBS = {"owns": "Owner(e1,e2)", "sold": "Owner(e2,e1)", "收购": "Buys(e1,e2)", "met": "Other"}
@@ -111,6 +112,11 @@ def test_texts_and_tables_of_all_kinds_are_answered(folder: Path, tmp_path: Path
         [row] = mainspring.run("relations", plain, model=model)
     assert row["relations"] == [] and "<e1>" in row["error"]
     assert any("1 inputs refused" in e.text for e in seen if isinstance(e, events.Warn))
+
+
+@pytest.mark.slow
+def test_the_contract_of_a_task_is_kept() -> None:
+    check_task("relations", sentences(20), from_scratch="bert-nano", tokenizer="byte-bpe")
 
 
 @pytest.mark.slow
