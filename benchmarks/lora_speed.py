@@ -1,5 +1,6 @@
 """How fast SmolLM2-135M learns by LoRA on real pairs: whole optimizer steps, real tokens only."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import material
@@ -49,7 +50,14 @@ def run(context: Context) -> Result:
             for name in turn_order(team.names, number):
                 done.setdefault(name, []).append(team.ask(name, Steps(scale.lora_steps)))
         how, skipped = dict(team.descriptions), dict(team.skipped)
-    peaks = team.peaks
+    found = result(done, how, team.peaks, weights)
+    return replace(found, skipped=tuple(f"{name}: {why}" for name, why in skipped.items()))
+
+
+def result(
+    done: dict[str, list[Trained]], how: dict[str, str], peaks: dict[str, int], weights: str
+) -> Result:
+    """Tables and ratios of the blocks of each contestant, the first of which warmed up."""
     speeds = {name: [block.speed for block in blocks[1:]] for name, blocks in done.items()}
     lines = tuple(
         (
@@ -90,7 +98,6 @@ def run(context: Context) -> Result:
             )
             for name, found in losses.items()
         ),
-        skipped=tuple(f"{name}: {why}" for name, why in skipped.items()),
         data={"tokens_per_second": speeds},
     )
 
