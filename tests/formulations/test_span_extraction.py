@@ -22,19 +22,15 @@ from mainspring.data.questions import in_place
 from mainspring.errors import BadOption
 from mainspring.formulations import Inference, Limits, Setup, special_ids
 from mainspring.formulations.pairs import pair_layout, pair_up
+from mainspring.formulations.span_examples import collate, encode, logits, losses, token_span
 from mainspring.formulations.span_extraction import (
     FORMULATION,
     Reading,
     calibrate,
-    collate,
-    encode,
     learn,
-    logits,
-    losses,
     predict,
     prediction,
     read,
-    token_span,
 )
 from mainspring.formulations.spans import best_threshold, merged, window_candidates
 

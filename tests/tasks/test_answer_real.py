@@ -18,7 +18,8 @@ from mainspring.data.skipped import SkipLog
 from mainspring.families.bert import FAMILY
 from mainspring.formulations import Limits, Setup
 from mainspring.formulations.pairs import pair_up
-from mainspring.formulations.span_extraction import Reading, encode, token_span
+from mainspring.formulations.span_examples import encode, token_span
+from mainspring.formulations.span_extraction import Reading
 from mainspring.formulations.spans import Candidate, Found
 
 SQUAD, CMRC = "squad_v1.1/train-v1.1.json.gz", "cmrc2018_zh/train.json"
