@@ -192,3 +192,32 @@ def test_the_python_of_the_docs_runs(
             warnings.simplefilter("ignore")  # of PEFT's import
             exec(block.replace('"adapter"', '"runs/lora"'), {})
     assert mainspring.load(tmp_path / "merged").spec == mainspring.load(bases["llama"]).spec
+
+
+def test_a_classifier_learns_its_head_beside_the_adapter(tmp_path: Path) -> None:
+    family, tokenizer = registry.find("families", "bert"), nano.tokenizer()
+    config = {
+        **family.examples[4],
+        "vocab_size": tokenizer.vocabulary,
+        "max_position_embeddings": 128,
+        "pad_token_id": tokenizer.pad_id,
+    }
+    model = build(family.spec(config, ()), seed=1).eval()
+    Bundle(model, config, family, tokenizer).save(tmp_path / "base")
+    rows = [
+        {"text": row["article"], "label": "long" if len(row["article"]) > 120 else "short"}
+        for row in nano.pairs(60)
+    ]
+    data = nano.write_jsonl(rows, tmp_path / "rows.jsonl")
+    options = {**OPTIONS, "steps": 24, "learning_rate": 2e-3, "max_source": 100, "metric_rows": 5}
+    options.pop("max_target")
+    out = tmp_path / "out"
+    mainspring.fit("classify", data, out=out, model=str(tmp_path / "base"), **options)
+    losses = [row["loss"] for row in nano.read_jsonl(out / "metrics.jsonl") if "loss" in row]
+    assert sum(losses[-4:]) < sum(losses[:4])
+    written = json.loads((out / "adapter_config.json").read_text())
+    assert written["modules_to_save"] == ["bert.pooler.dense", "classifier"]
+    opened = mainspring.load(out)
+    assert opened.config["id2label"] == {"0": "long", "1": "short"}
+    [answer] = mainspring.run("classify", rows[0]["text"], model=str(out))
+    assert answer["label"] in ("long", "short")
