@@ -139,6 +139,8 @@ def test_what_is_learnt_of_the_rows() -> None:
     assert tc.learn([within], Setup(Limits(9, 1))).options["units"] == "tokens"
     with pytest.raises(BadData, match="hold no entity"):
         tc.learn(ROWS[4:], SETUP)
+    with pytest.raises(BadOption, match="--prefix"):
+        tc.learn(ROWS, replace(SETUP, prefix="find: "))
 
 
 def test_labels_that_were_not_learnt_carry_no_loss(tokenizer: Tokenizer) -> None:

@@ -79,6 +79,8 @@ def lacks(model: spec.Model) -> str | None:
 def learn(rows: Iterable[Values], setup: Setup) -> Setup:
     """The labels of the training rows (those of the checkpoint stay where they hold them all), and
     whether entities begin and end with words."""
+    if setup.prefix:
+        raise BadOption("--prefix: a text whose places are to be told is read as it is")
     count: Counter[str] = Counter()
     cut = 0
     for row in rows:
