@@ -163,7 +163,8 @@ def training_attend(
     soft_cap: float | None = None,
 ) -> Tensor:
     """In the place of `core.attention.attend`, which it calls where nothing is to be won."""
-    if soft_cap is not None or not torch.is_grad_enabled():
+    elsewhere = q_BHTE.device.type != "cpu" and bias_1HTS is None  # torch's fused kernels are best
+    if soft_cap is not None or elsewhere or not torch.is_grad_enabled():
         cap = {} if soft_cap is None else {"soft_cap": soft_cap}
         return attend(q_BHTE, k_BKSE, v_BKSE, mask, bias_1HTS, scale, dropout, **cap)
     batch, heads, queries, _ = q_BHTE.shape

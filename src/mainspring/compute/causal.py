@@ -162,6 +162,7 @@ class CausalSelfAttention(SelfAttention):
     ) -> Tensor:
         drops = self.training and self.dropout > 0.0
         plain = bias_1HTS is None and cache is None and not self.cap and not drops
+        plain = plain and x_BTD.device.type == "cpu"  # torch's fused kernels serve others
         if not plain or not torch.is_grad_enabled() or not is_causal(mask):
             return super().forward(x_BTD, mask, bias_1HTS, turn, cache)
         assert isinstance(self.qkv, FusedProjections)
