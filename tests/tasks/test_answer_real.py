@@ -62,7 +62,8 @@ def test_answers_survive_the_tokenizer(shared_data: Path, file: str, kind: Any) 
         same += (a, b) == (start, end)
         # Some window holds it, and learns it, or it is counted.
         examples = encode([row], tokenizer, setup)
-        assert any(e.target[0] for e in examples) != (examples[0].target_lost > 0)
+        assert examples[0].target_lost == ((a, b) != (start, end) or span[1] - span[0] >= pair.room)
+        assert any(e.target[0] for e in examples) == (span[1] - span[0] < pair.room)
     assert same > 0.8 * len(rows)
 
 

@@ -22,7 +22,7 @@ from mainspring.formulations import (
     shown_tokens,
 )
 from mainspring.formulations.inputs import kept, padded
-from mainspring.formulations.pairs import Window, has_types, pair_up, stride
+from mainspring.formulations.pairs import Pair, Window, has_types, pair_up, stride
 
 HEAD = "span"
 
@@ -31,7 +31,8 @@ def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[E
     """Examples of rows with a `question`, a `context` and `answers`; the first answer is learnt.
 
     Every window is one. An answer that lies across the windows gets one of its own; one that is
-    longer than a window is counted as lost. A row whose answers stand at no known place gives none.
+    longer than a window, or begins or ends within a token, is counted. A row whose answers stand at
+    no known place gives none.
     """
     usable = [row for row in rows if not row["answers"] or _span(row) is not None]
     examples = []
@@ -41,12 +42,20 @@ def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[E
         windows = pair.windows(stride(setup))
         if tokens is not None and not any(_target(window, tokens)[0] for window in windows):
             windows.append(pair.window(max(0, (sum(tokens) - pair.room) // 2)))
-        too_long = tokens is not None and tokens[1] - tokens[0] >= pair.room
+        inexact = tokens is not None and not _exact(tokens, span, pair, row["context"])
         for number, window in enumerate(windows):
-            lost = (pair.question_lost, int(too_long)) if number == 0 else (0, 0)
+            lost = (pair.question_lost, int(inexact)) if number == 0 else (0, 0)
             target = _target(window, tokens)
             examples.append(EncodedRow(window.ids, target, *lost, second=window.second))
     return examples
+
+
+def _exact(tokens: tuple[int, int], span: tuple[int, int] | None, pair: Pair, context: str) -> bool:
+    """Whether these tokens are the characters of the span, blanks apart, and fit into a window."""
+    first, last = tokens
+    learnt = context[pair.places[first, 0] : pair.places[last, 1]].strip()
+    assert span is not None
+    return last - first < pair.room and learnt == context[slice(*span)].strip()
 
 
 def _span(row: Values) -> tuple[int, int] | None:

@@ -264,5 +264,5 @@ FORMULATION = Formulation(
     learn=learn,
     picture=picture,
     calibrate=calibrate,
-    lost=("not learnt", "answers are longer than the model reads at once"),
+    lost=("inexact", "answers begin or end within a token, or are longer than a window"),
 )
