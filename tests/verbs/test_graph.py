@@ -12,7 +12,7 @@ import nano
 from mainspring import cli
 from mainspring.errors import BadOption, Missing
 from mainspring.families.bert import FAMILY as BERT
-from mainspring.verbs import graph
+from mainspring.verbs import graph, graph_building
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "graph"))
 
@@ -24,7 +24,7 @@ Ran = tuple[int, str, str]
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Documents are read by rules instead of models."""
-    monkeypatch.setattr(graph, "_extractor", lambda *asked: TOY)
+    monkeypatch.setattr(graph_building, "extractor_of", lambda *asked: TOY)
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ graph.ask("Where was Marie Curie born?", store="kg")
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mainspring import events, registry
+from mainspring import events
 from mainspring.errors import BadOption, Missing
 from mainspring.threads import wait_politely
 from mainspring.verbs import check_choices
@@ -19,13 +19,7 @@ from mainspring.verbs.graph_results import Asked, Done, Queried
 
 if TYPE_CHECKING:
     from mainspring.data.skipped import SkipLog
-    from mainspring.graph.extraction import Predict
-    from mainspring.graph.linking import Aliases, Encode
-    from mainspring.graph.records import Document, Extractor
-    from mainspring.verbs.applying import Request
-    from mainspring.verbs.opening import Use
-
-ACCEPTED = ("text", "content", "document", "article", "body", "context", "sentence")
+    from mainspring.graph.linking import Encode
 
 
 def build(
@@ -100,19 +94,21 @@ def build(
     wait_politely()
     from mainspring.data.skipped import SkipLog
     from mainspring.graph import building
+    from mainspring.graph.linking import Aliases, read_aliases
     from mainspring.graph.store import writing
+    from mainspring.verbs import graph_building as asked
 
-    use = _use(entities or relations or model or "starter", precision, device)
+    use = asked.use_of(entities or relations or model or "starter", precision, device)
     with SkipLog(strict=strict) as skipped:
-        request = _request(docs, use, text, lines, strict)
-        documents = _documents(request, skipped, id)
+        request = asked.request_for(docs, use, text, lines, strict)
+        documents = asked.documents_of(request, skipped, id)
         first = next(documents)  # what cannot be read is told before a model is loaded
-        names = _aliases(aliases, skipped)
+        names = Aliases() if aliases is None else read_aliases(aliases, skipped)
         with writing(store, "building", base) as graph:
             settings = building.Settings(passage, min_score, names, _encode(encoder), encoder or "")
             building.check(settings)
-            extractor = _extractor(entities, relations, model, relation_names, use)
-            built = building.build(_chained(first, documents), graph, extractor, settings)
+            extractor = asked.extractor_of(entities, relations, model, relation_names, use)
+            built = building.build(chain([first], documents), graph, extractor, settings)
         _tell_skipped(skipped)
     facts = {"store": str(store), **vars(built), "links": dict(built.links)}
     facts["skipped"] = skipped.total
@@ -353,133 +349,9 @@ def _nearest(name: str, documents: Sequence[str]) -> str:
 
 
 def _encode(encoder: str | None) -> "Encode | None":
+    """The encoder as a function; nothing heavy is imported where there is none."""
     if encoder is None:
         return None
     from mainspring.graph.encoding import encoder as made
 
     return made(encoder)
-
-
-def _aliases(path: str | Path | None, skipped: "SkipLog") -> "Aliases":
-    from mainspring.graph.linking import Aliases, read_aliases
-
-    return Aliases() if path is None else read_aliases(path, skipped)
-
-
-# -- documents -------------------------------------------------------------------------------------
-
-
-def _use(model: str, precision: str, device: str) -> "Use":
-    from mainspring.verbs.opening import Use
-
-    return Use(model, None, {}, "split", precision, device, {})
-
-
-def _request(
-    docs: Sequence[str | Path], use: "Use", text: str | None, lines: bool, strict: bool
-) -> "Request":
-    """The documents, read as `run` reads the inputs of a task with one text."""
-    from mainspring.data.schema import Field
-    from mainspring.tasks import Task
-    from mainspring.verbs.applying import Request
-
-    field = Field("text", "text", ACCEPTED, "the document's text")
-    task = Task("graph", "a knowledge graph", (field,), (), output="graph", best="loss")
-    return Request(
-        task=task,
-        inputs=tuple(map(str, docs)),
-        use=use,
-        out=None,
-        named={} if text is None else {"text": text},
-        given={},
-        lines=lines,
-        strict=strict,
-    )
-
-
-def _documents(request: "Request", skipped: "SkipLog", column: str | None) -> "Iterator[Document]":
-    """Documents in order, each once; a second one under a name that is taken goes to `skipped`."""
-    from mainspring.graph.documents import document_of
-    from mainspring.graph.vocabulary import digest
-    from mainspring.verbs.applying import input_rows
-
-    seen: dict[str, str] = {}
-    for example in input_rows(request, skipped):
-        row = example.row
-        document = document_of(row, example.values["text"], column, request.lines)
-        said = digest(document.text)
-        if seen.setdefault(document.iri, said) == said:
-            yield document
-        else:
-            detail = f"two documents are called {document.iri}"
-            skipped.add("repeated name", file=row.file, line=row.line, detail=detail)
-
-
-def _chained(first: "Document", rest: "Iterator[Document]") -> "Iterator[Document]":
-    yield first
-    yield from rest
-
-
-# -- extractors ------------------------------------------------------------------------------------
-
-
-def _extractor(
-    entities: str | None,
-    relations: str | None,
-    model: str | None,
-    relation_names: str | None,
-    use: "Use",
-) -> "Extractor":
-    from mainspring.graph.extraction import by_models
-    from mainspring.graph.records import Extractor
-
-    if entities is None and relations is None:
-        return _prompted(model or "starter", relation_names, use)
-    if relations is None:
-        events.note("no --relations: the graph holds entities only")
-    extract = by_models(_opened("entities", entities, use), _opened("relations", relations, use))
-    named = tuple(name for name in (entities, relations) if name is not None)
-    key = "models " + " ".join(f"{name} {_weights(name)}" for name in named)
-    return Extractor(named, key, extract)
-
-
-def _opened(task: str, model: str | None, use: "Use") -> "Predict | None":
-    from mainspring.verbs.opening import open_for
-
-    if model is None:
-        return None
-    opened = open_for(registry.find("tasks", task), replace(use, model=model))
-    return lambda rows: opened.predict(rows, lambda done: None)
-
-
-def _prompted(model: str, relation_names: str | None, use: "Use") -> "Extractor":
-    from mainspring.checkpoints.bundle import load
-    from mainspring.compute.devices import choose_device
-    from mainspring.compute.precision import prepare
-    from mainspring.graph.prompting import by_prompt
-    from mainspring.graph.records import Extractor
-
-    names = tuple(n.strip() for n in (relation_names or "").split(",") if n.strip())
-    events.note(f"triples are written by `{model}` under a grammar")
-    bundle = load(model)
-    extract = by_prompt(bundle, names)
-    bundle.model.to(choose_device(use.device))
-    prepare(bundle.model, use.precision)
-    return Extractor((model,), f"prompt {_weights(model)} {names}", extract)
-
-
-def _weights(model: str) -> str:
-    """A hash of a model's files, so that a model that was trained again reads documents again."""
-    import hashlib
-
-    from mainspring.checkpoints.locate import locate
-    from mainspring.graph.vocabulary import digest
-
-    place = locate(model)
-    kinds = ("*.safetensors", "*.gguf", "*.json")
-    files = [place] if place.is_file() else sorted(f for kind in kinds for f in place.glob(kind))
-    hashes = []
-    for file in files:
-        with file.open("rb") as stream:
-            hashes.append((file.name, hashlib.file_digest(stream, "blake2b").hexdigest()))
-    return digest(*hashes)

@@ -1,0 +1,115 @@
+"""What `graph build` needs before it builds: the documents and the extractor."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mainspring import events, registry
+from mainspring.data.schema import Field
+from mainspring.data.skipped import SkipLog
+from mainspring.graph.documents import document_of
+from mainspring.graph.extraction import Predict, by_models
+from mainspring.graph.records import Document, Extractor
+from mainspring.graph.vocabulary import digest
+from mainspring.tasks import Task
+from mainspring.verbs.applying import Request, input_rows
+from mainspring.verbs.opening import Use, open_for
+
+ACCEPTED = ("text", "content", "document", "article", "body", "context", "sentence")
+
+
+# -- documents -------------------------------------------------------------------------------------
+
+
+def use_of(model: str, precision: str, device: str) -> Use:
+    return Use(model, None, {}, "split", precision, device, {})
+
+
+def request_for(
+    docs: Sequence[str | Path], use: Use, text: str | None, lines: bool, strict: bool
+) -> Request:
+    """The documents, read as `run` reads the inputs of a task with one text."""
+    field = Field("text", "text", ACCEPTED, "the document's text")
+    task = Task("graph", "a knowledge graph", (field,), (), output="graph", best="loss")
+    return Request(
+        task=task,
+        inputs=tuple(map(str, docs)),
+        use=use,
+        out=None,
+        named={} if text is None else {"text": text},
+        given={},
+        lines=lines,
+        strict=strict,
+    )
+
+
+def documents_of(request: Request, skipped: SkipLog, column: str | None) -> Iterator[Document]:
+    """Documents in order, each once; a second one under a name that is taken goes to `skipped`."""
+    seen: dict[str, str] = {}
+    for example in input_rows(request, skipped):
+        row = example.row
+        document = document_of(row, example.values["text"], column, request.lines)
+        said = digest(document.text)
+        if seen.setdefault(document.iri, said) == said:
+            yield document
+        else:
+            detail = f"two documents are called {document.iri}"
+            skipped.add("repeated name", file=row.file, line=row.line, detail=detail)
+
+
+# -- extractors ------------------------------------------------------------------------------------
+
+
+def extractor_of(
+    entities: str | None,
+    relations: str | None,
+    model: str | None,
+    relation_names: str | None,
+    use: Use,
+) -> Extractor:
+    if entities is None and relations is None:
+        return _prompted(model or "starter", relation_names, use)
+    if relations is None:
+        events.note("no --relations: the graph holds entities only")
+    extract = by_models(_opened("entities", entities, use), _opened("relations", relations, use))
+    named = tuple(name for name in (entities, relations) if name is not None)
+    key = "models " + " ".join(f"{name} {_weights(name)}" for name in named)
+    return Extractor(named, key, extract)
+
+
+def _opened(task: str, model: str | None, use: Use) -> Predict | None:
+    if model is None:
+        return None
+    opened = open_for(registry.find("tasks", task), replace(use, model=model))
+    return lambda rows: opened.predict(rows, lambda done: None)
+
+
+def _prompted(model: str, relation_names: str | None, use: Use) -> Extractor:
+    from mainspring.checkpoints.bundle import load
+    from mainspring.compute.devices import choose_device
+    from mainspring.compute.precision import prepare
+    from mainspring.graph.prompting import by_prompt
+
+    names = tuple(n.strip() for n in (relation_names or "").split(",") if n.strip())
+    events.note(f"triples are written by `{model}` under a grammar")
+    bundle = load(model)
+    extract = by_prompt(bundle, names)
+    bundle.model.to(choose_device(use.device))
+    prepare(bundle.model, use.precision)
+    return Extractor((model,), f"prompt {_weights(model)} {names}", extract)
+
+
+def _weights(model: str) -> str:
+    """A hash of a model's files, so that a model that was trained again reads documents again."""
+    import hashlib
+
+    from mainspring.checkpoints.locate import locate
+
+    place = locate(model)
+    kinds = ("*.safetensors", "*.gguf", "*.json")
+    files = [place] if place.is_file() else sorted(f for kind in kinds for f in place.glob(kind))
+    hashes = []
+    for file in files:
+        with file.open("rb") as stream:
+            hashes.append((file.name, hashlib.file_digest(stream, "blake2b").hexdigest()))
+    return digest(*hashes)
