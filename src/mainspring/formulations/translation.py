@@ -5,7 +5,6 @@ A text is translated line by line. Blank lines, indents and line ends stand in t
 stand in the text; a line that is too long is read in windows that end at sentence ends.
 """
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -160,19 +159,26 @@ def translate(
     on_text = on_text if streams else None
     by_sentence = options.get("split_at") == "sentence"
     waiting: deque[Document] = deque()
-    ends: list[int] = []  # how many pieces the texts so far have
+    ends: deque[int] = deque()  # how many pieces there are up to each text that is not done
+    read = done = 0  # pieces, texts
 
     def pieces() -> Iterator[str]:
+        nonlocal read
         for row in rows:
             document = cut_up(row["text"], setup.limits.source, how, encode, by_sentence)
             waiting.append(document)
-            ends.append(len(document.pieces) + (ends[-1] if ends else 0))
+            read += len(document.pieces)
+            ends.append(read)
             if on_text is not None and document.gaps[0]:
                 on_text(document.gaps[0])
             yield from document.pieces
 
-    def show(done: int) -> None:
-        on_done(bisect_right(ends, done))
+    def show(finished: int) -> None:
+        nonlocal done
+        while ends and ends[0] <= finished:
+            ends.popleft()
+            done += 1
+        on_done(done)
 
     answers: list[Prediction] = []
     for made in write(bundle, pieces(), setup, how, encode, show, on_text):
