@@ -389,5 +389,6 @@ FORMULATION = Formulation(
     predict,
     head=HEAD,
     learn=learn,
+    lost=("inexact", "entities begin or end within a token"),
     picture=picture,
 )

@@ -147,8 +147,8 @@ TASK = Task(
     options=(
         Option(
             "decoding",
-            "how tags are chosen: the best sequence that keeps the rules of BIO, or each word's best "
-            "tag, broken sequences repaired",
+            "how tags are chosen: the best sequence that keeps the rules of BIO, or the best tag of "
+            "each word, repaired",
             default="viterbi",
             choices=("viterbi", "argmax"),
         ),
