@@ -147,8 +147,8 @@ TASK = Task(
     options=(
         Option(
             "decoding",
-            "how tags are chosen: the best sequence that keeps the rules of BIO, or the best tag of "
-            "each word, repaired",
+            "how tags are chosen: the best sequence that keeps the rules of BIO, or each word's "
+            "best tag, repaired",
             default="viterbi",
             choices=("viterbi", "argmax"),
         ),
