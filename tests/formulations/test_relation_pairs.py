@@ -14,6 +14,7 @@ from mainspring.data.relations import relation_values
 from mainspring.errors import BadData
 from mainspring.formulations import Inference, Limits, Setup, classification
 from mainspring.formulations import relation_pairs as form
+from mainspring.training.rows import EncodedRows
 
 lean = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
@@ -114,6 +115,16 @@ def test_every_pair_is_an_example() -> None:
     assert words.tokens(examples[0].source)[:2] == ["[CLS]", "[E1]"]
 
 
+def test_the_places_of_the_opening_markers_are_kept() -> None:
+    words = bundle().tokenizer
+    examples = form.encode(ROWS, words, SETUP)
+    flat = EncodedRows(examples)
+    for number, example in enumerate(examples):
+        assert list(flat[number].places) == list(example.places)
+        shown = words.tokens([example.source[at] for at in example.places])
+        assert [mark[:3] for mark in shown] == ["[E1", "[E2"]
+
+
 @lean
 @given(st.integers(2, 12), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
 def test_of_a_long_text_the_entities_stay(room: int, before: int, between: int, after: int) -> None:
@@ -191,8 +202,8 @@ def test_a_new_type_is_read_as_none() -> None:
     assert [r["score"] for r in one.value] == [r["score"] for r in other.value]
 
 
-def test_the_folder_is_a_text_classifier_to_transformers(tmp_path) -> None:
-    """The marked text, given to another program, gets the same scores."""
+def test_the_head_reads_the_opening_markers_of_head_and_tail(tmp_path) -> None:
+    """Computed once more with the parts of `transformers`' model."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     made = bundle()
@@ -201,8 +212,12 @@ def test_the_folder_is_a_text_classifier_to_transformers(tmp_path) -> None:
     read = AutoTokenizer.from_pretrained(tmp_path)
     [found] = form.predict(made, [ROWS[0]], SETUP, Inference())
     inputs = read(form.marked(ROWS[0]["text"], ROWS[0]["pairs"][0], ()), return_tensors="pt")
+    ids = inputs.input_ids[0].tolist()
+    places = [ids.index(read.convert_tokens_to_ids(mark)) for mark in ("[E1]", "[E2]")]
     with torch.no_grad():
-        shares = theirs(**inputs).logits.softmax(-1)[0]
+        hidden = theirs.bert(**inputs).last_hidden_state[0, places].mean(0)
+        pooled = torch.tanh(theirs.bert.pooler.dense(hidden))
+        shares = theirs.classifier(pooled).softmax(-1)
     expected = {theirs.config.id2label[i]: float(share) for i, share in enumerate(shares)}
     assert found.details["scores"] == pytest.approx(expected, abs=1e-5)
 

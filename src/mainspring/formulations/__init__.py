@@ -72,7 +72,8 @@ class EncodedRow:
 
     `target` may hold `IGNORED`: such places carry no loss. `second` is where the second text of a
     pair begins in `source`; 0 where there is one text only. `weights` are what the losses of the
-    targets are multiplied by; none where all count alike.
+    targets are multiplied by; none where all count alike. `places` are positions in `source` that
+    a head is to read; none where it reads its own.
     """
 
     source: "Sequence[int]"
@@ -81,6 +82,7 @@ class EncodedRow:
     target_lost: int = 0
     second: int = 0
     weights: "Sequence[float]" = ()
+    places: "Sequence[int]" = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class Batch:
     predicted, `IGNORED` where nothing is; its length and meaning are the formulation's.
     `decoder_ids_BT` is what an encoder-decoder's decoder reads. `types_BS` is 1 in the second text
     of a pair. `target_tokens` counts the labels that carry loss, `weights_BT` are what their losses
-    are multiplied by.
+    are multiplied by. `places_BP` are the positions that a head reads in place of its own, as many
+    in each row.
     """
 
     source_BS: "Tensor"
@@ -135,6 +138,7 @@ class Batch:
     decoder_ids_BT: "Tensor | None" = None
     types_BS: "Tensor | None" = None
     weights_BT: "Tensor | None" = None
+    places_BP: "Tensor | None" = None
 
     def to(self, device: "torch.device") -> "Batch":
         """The same batch on another device."""
@@ -150,6 +154,7 @@ class Batch:
             decoder_ids_BT=moved(self.decoder_ids_BT),
             types_BS=moved(self.types_BS),
             weights_BT=moved(self.weights_BT),
+            places_BP=moved(self.places_BP),
         )
 
 

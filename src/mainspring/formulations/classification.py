@@ -3,9 +3,10 @@
     one label        softmax over the labels      loss  - ln p(label)
     several labels   a sigmoid for each label     loss  - ln p(yes or no), for every label
 
-The vector is the one that the family's `classes` head reads: the first token's of an encoder, the
-last one's of a decoder. Setup.options holds what was learnt of the training rows: `problem_type`
-in the words of `transformers`, the `counts` of the labels and the number of `rows`.
+The vector is the one that the family's `classes` head reads, the first token's of an encoder and
+the last one's of a decoder, or the mean of those at the places that an example names.
+Setup.options holds what was learnt of the training rows: `problem_type` in the words of
+`transformers`, the `counts` of the labels and the number of `rows`.
 """
 
 from collections import Counter
@@ -202,19 +203,30 @@ def collate_texts(examples: Sequence[EncodedRow], pad: int, multiple: int) -> Ba
         rows = iter(types)
         types_BS = padded([next(rows) if e.second else [0] for e in examples], 0, 1)
         types_BS = F.pad(types_BS, (0, source_BS.shape[1] - types_BS.shape[1]))
+    places_BP = None
+    if examples[0].places:
+        places_BP = torch.tensor([list(example.places) for example in examples])
     keep_BS = kept(sources, source_BS.shape[1])
     tokens = sum(map(len, sources))
-    return Batch(source_BS, keep_BS, source_BS[:, :0], tokens, 0, types_BS=types_BS)
+    labels_BT = source_BS[:, :0]
+    return Batch(source_BS, keep_BS, labels_BT, tokens, 0, types_BS=types_BS, places_BP=places_BP)
 
 
 def class_logits(model: Transformer, batch: Batch) -> Tensor:
-    """The score of each label before softmax or sigmoid, float32 (batch, labels)."""
+    """The score of each label before softmax or sigmoid, float32 (batch, labels).
+
+    Of an encoder the head reads the mean of the vectors at the batch's places, where it has some.
+    A decoder's vectors know nothing of what stands behind them: there it reads the last as ever.
+    """
     if model.spec.encoder is None:  # what follows a row's end is not seen: no mask is needed
         hidden_BSD = model.decode(batch.source_BS)
-    else:
-        types_BS = batch.types_BS if has_types(model.spec) else None
-        hidden_BSD = model.encode(batch.source_BS, batch.keep_BS, types_BT=types_BS)
-    return model.read(HEAD, hidden_BSD, batch.keep_BS).float()
+        return model.read(HEAD, hidden_BSD, batch.keep_BS).float()
+    types_BS = batch.types_BS if has_types(model.spec) else None
+    hidden_BSD = model.encode(batch.source_BS, batch.keep_BS, types_BT=types_BS)
+    if batch.places_BP is None:
+        return model.read(HEAD, hidden_BSD, batch.keep_BS).float()
+    at_BPD = batch.places_BP[..., None].expand(-1, -1, hidden_BSD.shape[-1])
+    return model.read(HEAD, hidden_BSD.gather(1, at_BPD).mean(1, keepdim=True)).float()
 
 
 def losses(model: Transformer, batch: Batch) -> Tensor:

@@ -3,10 +3,9 @@
     The [E1:PER]child[/E1:PER] was bound into the [E2:OBJ]cradle[/E2:OBJ] .   ->   one label
 
 Typed entity markers (Zhou and Chen, 2022), each a token of its own, around head and tail; untyped
-ones, `[E1]`, where entities have no types or one that is new. The text with its markers is
-classified as any text is, from the vector that the family's `classes` head reads ("entity markers,
-[CLS]" of Baldini Soares et al., 2019), so that a trained folder is a plain text classifier to other
-programs.
+ones, `[E1]`, where entities have no types or one that is new. An encoder's head reads the vectors
+of the two opening markers ("entity markers, entity start" of Baldini Soares et al., 2019), as their
+mean, so that any family's `classes` head serves; a decoder's reads the last token.
 Of a text too long for the model the surroundings of the two entities are read.
 """
 
@@ -137,9 +136,27 @@ def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[E
         for row in rows
         for pair, name in labelled_pairs(row)
     ]
+    return classification.labelled(flat, _encode_marked(flat, tokenizer, setup), setup)
+
+
+def _encode_marked(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
+    """Marked texts as ids, with the places of the markers that open head and tail."""
     plain, shorten = replace(setup, prefix=""), _shorten(tokenizer, setup)
-    examples = classification.encode_texts(flat, tokenizer, plain, shorten)
-    return classification.labelled(flat, examples, setup)
+    examples = classification.encode_texts(rows, tokenizer, plain, shorten)
+    opening = [
+        {tokenizer.id_of(token) for token in tokens(setup) if token.startswith(f"[E{side}")}
+        for side in (1, 2)
+    ]
+    return [
+        replace(
+            example,
+            places=[
+                next((at for at, token in enumerate(example.source) if token in marks), 0)
+                for marks in opening
+            ],
+        )
+        for example in examples
+    ]
 
 
 # -- prediction ------------------------------------------------------------------------------------
@@ -157,8 +174,7 @@ def predict(
     places. The pairs of a text are read together."""
     del on_text  # nothing is written
     tokenizer = tokenizer_of(bundle)
-    types, plain = setup.options.get("types", ()), replace(setup, prefix="")
-    shorten = _shorten(tokenizer, setup)
+    types = setup.options.get("types", ())
     waiting: deque[list[Pair] | None] = deque()
 
     def flat() -> Iterator[Values]:
@@ -169,11 +185,11 @@ def predict(
                 yield {"text": marked(row["text"], pair, types)}
 
     def read(chunk: Sequence[Values]) -> list[Reading]:
-        examples = classification.encode_texts(chunk, tokenizer, plain, shorten)
+        examples = _encode_marked(chunk, tokenizer, setup)
         return [Reading([e], len(e.source) + e.source_lost, e.source_lost) for e in examples]
 
     done, found = 0, []
-    for reading in classification.score(bundle, flat(), plain, how, lambda done: None, read):
+    for reading in classification.score(bundle, flat(), setup, how, lambda done: None, read):
         while not waiting[0]:
             yield _answer(waiting.popleft(), [], setup)
             done += 1

@@ -13,19 +13,21 @@ class EncodedRows:
     """Examples as int32 arrays, about 4 bytes a token. Indexing gives the `EncodedRow` back."""
 
     def __init__(self, examples: Iterable[EncodedRow]):
-        sources, targets, weights = array("i"), array("i"), array("f")
+        sources, targets, weights, places = array("i"), array("i"), array("f"), array("i")
         ends, lost = array("q"), array("q")
         for example in examples:
             sources.extend(example.source)
             targets.extend(example.target)
             weights.extend(example.weights)
-            ends.extend((len(sources), len(targets), len(weights)))
+            places.extend(example.places)
+            ends.extend((len(sources), len(targets), len(weights), len(places)))
             lost.extend((example.source_lost, example.target_lost, example.second))
         self._sources = np.array(sources, dtype=np.int32)
         self._targets = np.array(targets, dtype=np.int32)
         self._weights = np.array(weights, dtype=np.float32)
-        self._source_ends, self._target_ends, self._weight_ends = (
-            np.array(ends, dtype=np.int64).reshape(-1, 3).T
+        self._places = np.array(places, dtype=np.int32)
+        self._source_ends, self._target_ends, self._weight_ends, self._place_ends = (
+            np.array(ends, dtype=np.int64).reshape(-1, 4).T
         )
         self._rest = np.array(lost, dtype=np.int64).reshape(-1, 3)
 
@@ -41,9 +43,17 @@ class EncodedRows:
         source = self._sources[_start(self._source_ends, row) : self._source_ends[row]]
         target = self._targets[_start(self._target_ends, row) : self._target_ends[row]]
         weights = self._weights[_start(self._weight_ends, row) : self._weight_ends[row]]
+        places = self._places[_start(self._place_ends, row) : self._place_ends[row]]
         lost, target_lost, second = self._rest[row].tolist()
-        ids = source.tolist(), target.tolist()
-        return EncodedRow(*ids, lost, target_lost, second, weights.tolist())
+        return EncodedRow(
+            source.tolist(),
+            target.tolist(),
+            lost,
+            target_lost,
+            second,
+            tuple(weights.tolist()),
+            tuple(places.tolist()),
+        )
 
     @property
     def token_counts(self) -> np.ndarray:
@@ -53,10 +63,10 @@ class EncodedRows:
 
     @property
     def hash(self) -> str:
-        """Changes when any id or weight of any row, or their order, changes."""
+        """Changes when anything of any row, or their order, changes."""
         digest = hashlib.sha256()
         parts = (self._sources, self._source_ends, self._targets, self._target_ends)
-        for part in (*parts, self._rest[:, 2], self._weights):
+        for part in (*parts, self._rest[:, 2], self._weights, self._places):
             digest.update(part.tobytes())
         return digest.hexdigest()
 
