@@ -102,7 +102,7 @@ TEXTS = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(TEXTS, st.data())
 def test_every_triple_stands_where_it_says(texts: list[str], data: st.DataObject) -> None:
     """And the default graph is what the documents' graphs say together, also after a withdrawal."""
