@@ -101,8 +101,9 @@ def embed(
 ) -> Iterator[Embedded]:
     """The vector of each text, in order.
 
-    `prompt` stands before each (None: what the model's settings say). A text longer than the model reads is cut, or read in windows whose
-    vectors are averaged by their lengths (and brought to length 1 where the model's are).
+    `prompt` stands before each (None: what the model's settings say). A text longer than the model
+    reads is cut, or read in windows whose vectors are averaged by their lengths (and brought to
+    length 1 where the model's are).
     """
     tokenizer = tokenizer_of(model.bundle)
     prompt = model.settings.default if prompt is None else prompt

@@ -110,7 +110,7 @@ def fit(
         Checkpoint to start from: a folder, a GGUF file or a hub name; by default the starter
         (`mainspring get starter`) for the tasks it can learn.
     from_scratch
-        Size of a new model instead: t5-tiny, bert-mini, llama-tiny (`mainspring models` lists them).
+        Size of a new model instead: t5-tiny, bert-mini, llama-tiny; `mainspring models` lists all.
     text
         Column of the input text, where its name is not one of the accepted ones.
     target
