@@ -111,6 +111,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[An
     return get
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -146,6 +147,7 @@ def test_translations_are_those_of_transformers(
     assert [p.source_tokens for p in ours] == inputs.attention_mask.sum(1).tolist()
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("kind", ["marian", "m2m100"])
 def test_training_pairs_are_those_of_transformers(models: Any, kind: str) -> None:
     import transformers
