@@ -108,6 +108,14 @@ def test_patience_ends_the_run_and_resuming_does_not_undo_that() -> None:
     assert again.did == []
 
 
+def test_patience_begins_with_a_score() -> None:
+    """A model that has learnt nothing yet has nothing to lose."""
+    plan = Plan(8, 1, patience=2, best="rougeLsum", higher_is_better=True)
+    assert Diary([100.0] * 8).run(plan).ended == "steps"
+    record = Diary([100.0] * 4 + [90.0, 91.0, 92.0, 80.0]).run(plan)
+    assert (record.ended, record.step) == ("patience", 7)
+
+
 def test_no_patience_is_for_ever() -> None:
     diary = Diary([1.0] + [2.0] * 9)
     assert diary.run(Plan(steps=10, evaluate_every=1, patience=0)).ended == "steps"

@@ -239,7 +239,8 @@ def _evaluate(
         record.best_score, record.best_step = scores[plan.best], record.step
         record.best_scores, record.worse_in_a_row = scores, 0
         actions.keep(scores)
-    else:
+    elif not (plan.higher_is_better and record.best_score == 0):
+        # At 0 nothing has been learnt yet that could get worse: patience begins with a score.
         record.worse_in_a_row += 1
 
 
