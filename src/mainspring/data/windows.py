@@ -9,6 +9,12 @@ from mainspring.text import sentences
 
 Span = tuple[int, int]
 
+# Texts are cut in halves until the parts fit. To count the tokens of each part of a long one would
+# read it a dozen times over: what has more characters than this per token of the limit is halved
+# unread. (Parts that turn out small share a window with their neighbours.)
+UNREAD = 32
+NEAR = 1000  # characters around the middle of a span where a blank is looked for
+
 
 def text_windows(
     text: str,
@@ -94,7 +100,9 @@ def _fitting(
     while waiting:
         start, end = span = waiting.pop()
         size = sizes.get(span)
-        if (count_tokens([text[start:end]])[0] if size is None else size) <= limit:
+        if size is None and end - start <= UNREAD * limit:
+            size = count_tokens([text[start:end]])[0]
+        if size is not None and size <= limit:
             fitting.append(span)
         elif end - start == 1:
             raise BadOption(f"a window of {limit} tokens cannot hold the character {text[start]!r}")
@@ -107,7 +115,8 @@ def _fitting(
 def _middle(text: str, start: int, end: int) -> int:
     """Where to halve a span: after the blank nearest to its middle, or right in the middle."""
     middle = (start + end) // 2
-    blanks = [start + match.end() for match in re.finditer(r"\s+", text[start:end])]
+    first, last = max(start, middle - NEAR), min(end, middle + NEAR)
+    blanks = [first + match.end() for match in re.finditer(r"\s+", text[first:last])]
     inside = [at for at in blanks if start < at < end]
     return min(inside, key=lambda at: abs(at - middle), default=middle)
 
