@@ -74,14 +74,14 @@ RECIPES = (
         "translate-debian-en-de",
         "translate",
         "{data}/translation/debian_en_de --from-scratch t5-mini --source-language en "
-        "--target-language de",
+        "--target-language de --max-source 96 --max-target 128 --patience 0",
         "{data}/translation/debian_en_de/test.jsonl --source-language en --target-language de",
-        ("chrf", "bleu"),
+        ("chrf2", "bleu"),
     ),
     Recipe(
         "entities-wnut17",
         "entities",
-        "{data}/ner/wnut17 --model minilm --max-source 128",
+        "{data}/ner/wnut17 --model minilm --max-source 128 --batch-tokens 1024 --patience 0",
         "{data}/ner/wnut17/test.conll",
         ("f1", "precision", "recall"),
         needs="minilm",
@@ -89,7 +89,7 @@ RECIPES = (
     Recipe(
         "entities-btc",
         "entities",
-        "{data}/ner/btc --model minilm --max-source 128",
+        "{data}/ner/btc --model minilm --max-source 128 --batch-tokens 1024 --patience 0",
         "{data}/ner/btc/test.conll",
         ("f1", "precision", "recall"),
         needs="minilm",
@@ -97,7 +97,8 @@ RECIPES = (
     Recipe(
         "entities-uner-zh",
         "entities",
-        "{data}/ner/uner_zh_gsdsimp --from-scratch bert-mini --max-source 128",
+        "{data}/ner/uner_zh_gsdsimp --from-scratch bert-mini --max-source 128 --batch-tokens 1024 "
+        "--patience 0",
         "{data}/ner/uner_zh_gsdsimp/test.conll",
         ("f1", "precision", "recall"),
         note="Chinese, from nothing but these 3,997 sentences.",
@@ -105,7 +106,8 @@ RECIPES = (
     Recipe(
         "relations-semeval",
         "relations",
-        "{data}/relation_extraction/semeval2010_task8 --model minilm --max-source 128",
+        "{data}/relation_extraction/semeval2010_task8 --model minilm --max-source 128 "
+        "--batch-tokens 1024 --patience 0",
         "{data}/relation_extraction/semeval2010_task8/test.jsonl",
         ("macro_f1", "micro_f1"),
         needs="minilm",
@@ -114,7 +116,8 @@ RECIPES = (
     Recipe(
         "relations-finre-zh",
         "relations",
-        "{data}/relation_extraction/finre_zh --from-scratch bert-mini --max-source 128",
+        "{data}/relation_extraction/finre_zh --from-scratch bert-mini --max-source 128 "
+        "--batch-tokens 1024 --learning-rate 6e-4 --patience 0",
         "{data}/relation_extraction/finre_zh/test.jsonl",
         ("micro_f1", "macro_f1"),
         note="Chinese; 14 of the 3,727 test sentences are also training sentences, as published.",
@@ -122,7 +125,8 @@ RECIPES = (
     Recipe(
         "answer-squad",
         "answer",
-        "{data}/qa/squad_v1.1/train-v1.1.json.gz --model minilm --max-source 256",
+        "{data}/qa/squad_v1.1/train-v1.1.json.gz --model minilm --max-source 256 "
+        "--learning-rate 2e-4 --patience 0",
         "{data}/qa/squad_v1.1/dev-v1.1.json",
         ("f1", "exact"),
         needs="minilm",
@@ -130,7 +134,8 @@ RECIPES = (
     Recipe(
         "answer-drcd-zh",
         "answer",
-        "{data}/qa/drcd_zh/train.json --from-scratch bert-mini --max-source 384",
+        "{data}/qa/drcd_zh/train.json --from-scratch bert-mini --max-source 384 --vocabulary 4600 "
+        "--patience 0",
         "{data}/qa/drcd_zh/dev.json",
         ("f1", "exact"),
         note="Chinese (traditional).",
@@ -138,7 +143,8 @@ RECIPES = (
     Recipe(
         "generate-shakespeare",
         "generate",
-        "{data}/text_generation/tiny_shakespeare --from-scratch llama-mini --max-source 256",
+        "{data}/text_generation/tiny_shakespeare --from-scratch llama-mini --max-source 256 "
+        "--tokenizer byte-bpe --vocabulary 1000",
         "{data}/text_generation/tiny_shakespeare/test.txt",
         ("bits_per_byte", "loss"),
     ),
