@@ -16,9 +16,14 @@ $(STAMP): pyproject.toml constraints.txt
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# The quick inner loop.
+# The quick inner loop leaves these to `make test`: long, or held against other programs throughout.
+LONG := families generation compute graph tasks verbs/test_graph.py \
+        training/test_adapting.py training/test_fitting.py \
+        $(patsubst tests/%,%,$(wildcard tests/checkpoints/test_gguf*.py))
+
 check: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not oracle"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not oracle" \
+	  $(addprefix --ignore=tests/,$(LONG))
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
