@@ -1,8 +1,8 @@
 """What formulations share in making batches: padding to round lengths, inputs of like length
 together, rows taken a few hundred at a time."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -37,10 +37,28 @@ def kept(rows: Sequence[Sequence[int]], width: int, *, left: bool = False) -> Te
     return at_S >= width - lengths_B1 if left else at_S < lengths_B1
 
 
-def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
+def in_chunks(
+    items: Iterable[T],
+    size: int,
+    *,
+    length: Callable[[T], int] = lambda item: 0,
+    total: float = math.inf,
+) -> Iterator[list[T]]:
+    """Lists of `size` items; of fewer where their lengths would come to more than `total` (but
+    of one at least), and at the end."""
+    chunk: list[T] = []
+    held = 0
+    for item in items:
+        more = length(item)
+        if chunk and held + more > total:
+            yield chunk
+            chunk, held = [], 0
+        chunk.append(item)
+        held += more
+        if len(chunk) == size:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
         yield chunk
 
 

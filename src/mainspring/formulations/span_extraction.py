@@ -28,7 +28,7 @@ from mainspring.formulations import (
     SpecialIds,
     Values,
 )
-from mainspring.formulations.inputs import in_batches
+from mainspring.formulations.inputs import in_batches, in_chunks
 from mainspring.formulations.pairs import Pair, Window, pair_up, stride
 from mainspring.formulations.prediction import OnText, tokenizer_of
 from mainspring.formulations.span_examples import (
@@ -108,7 +108,8 @@ def read(
     their contexts are long; windows of like length go together."""
     tokenizer = tokenizer_of(bundle)
     done = 0
-    for chunk in _in_chunks(rows, how.chunk):
+    sized = in_chunks(rows, how.chunk, length=lambda row: len(row["context"]), total=AT_ONCE)
+    for chunk in sized:
         pairs = list(pair_up(chunk, tokenizer, setup))
         chosen = [(n, window) for n, pair in enumerate(pairs) for window in _read(pair, setup, how)]
         found: dict[int, list[Part]] = {}
@@ -120,19 +121,6 @@ def read(
         for n, pair in enumerate(pairs):
             parts = sorted(found.get(n, []), key=lambda part: part[0].first)
             yield _reading(pair, parts, setup)
-
-
-def _in_chunks(rows: Iterable[Values], size: int) -> Iterator[list[Values]]:
-    held: list[Values] = []
-    characters = 0
-    for row in rows:
-        if held and (len(held) == size or characters + len(row["context"]) > AT_ONCE):
-            yield held
-            held, characters = [], 0
-        held.append(row)
-        characters += len(row["context"])
-    if held:
-        yield held
 
 
 def _read(pair: Pair, setup: Setup, how: Inference) -> list[Window]:

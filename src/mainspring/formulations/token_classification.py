@@ -232,7 +232,8 @@ def predict(
     size = window_size(setup, tokenizer)
     rules = _rules(bundle, setup)
     done = 0
-    for group in _groups(rows, how.chunk):
+    groups = in_chunks(rows, how.chunk, length=lambda row: len(row["text"]), total=AT_ONCE)
+    for group in groups:
         texts = _read(group, tokenizer, setup, how, size)
         ready = 0
         for chunk in in_chunks(_pieces(texts), how.chunk):
@@ -256,20 +257,6 @@ def _rules(bundle: Bundle, setup: Setup) -> Rules:
             "(`id2label` in config.json); name them all"
         )
     return rules_of(setup.labels)
-
-
-def _groups(rows: Iterable[Values], most: int) -> Iterator[list[Values]]:
-    """Rows that are tokenized together: at most `most`, of at most `AT_ONCE` characters."""
-    group: list[Values] = []
-    held = 0
-    for row in rows:
-        if group and (len(group) == most or held + len(row["text"]) > AT_ONCE):
-            yield group
-            group, held = [], 0
-        group.append(row)
-        held += len(row["text"])
-    if group:
-        yield group
 
 
 def _read(
