@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nano
 from mainspring import spec
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 from mainspring.core.init import build
@@ -18,6 +19,7 @@ from mainspring.core.model import Transformer
 from mainspring.errors import BadOption, Mismatch
 from mainspring.generation.constrained import constrain, token_bytes
 from mainspring.generation.options import GenerationOptions
+from mainspring.generation.processors import Written
 from mainspring.generation.search import generate, stream
 from mainspring.generation.session import Conversation
 from mainspring.generation.speculative import Draft
@@ -153,6 +155,42 @@ def test_regular_expressions_and_grammars(kind, seed, search):
     assert re.fullmatch(r"[1-9]\d?([+*][1-9]\d?){1,3}", text)
 
 
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(
+    choices=st.lists(st.text(string.printable, min_size=1, max_size=6), min_size=1, max_size=4),
+    kind=st.sampled_from(KINDS),
+    crossed=st.booleans(),
+    search=searches,
+)
+def test_one_of_the_choices_is_written_letter_for_letter(kind, choices, crossed, search):
+    known = tokenizer(kind)
+    # The vocabulary of words cuts off blanks at the beginning and makes one of several.
+    choices = [known.decode(known.encode(text)) for text in choices]
+    choices = [text for text in choices if text] or ["a"]
+    assert write(kind, constrain(known, choices=choices), 0, crossed, **search) in choices
+
+
+def test_the_first_word_may_come_with_its_blank():
+    """SentencePiece writes " word" as one token, and the blank is not there once it is decoded."""
+    known = nano.tokenizer()
+    whole, text = next(
+        (i, text)
+        for i in range(known.vocabulary)
+        if re.fullmatch("▁[a-z]+", text := known.tokens([i])[0])
+    )
+    text = text[1:]
+    fits = constrain(known, choices=[text, text + "."]).processor(0, known.vocabulary, [1])
+
+    def allowed(row: list[int]) -> list[int]:
+        written = Written(torch.tensor([row], dtype=torch.int64), torch.tensor([0]))
+        [scores] = fits(torch.zeros(1, known.vocabulary), written)
+        return [i for i, score in enumerate(scores.tolist()) if score == 0]
+
+    begun = {known.decode([i]) for i in allowed([])}
+    assert whole in allowed([]) and begun <= {text[:end] for end in range(1, len(text) + 1)}
+    assert [known.tokens([i]) for i in allowed([whole])] == [["</s>"], ["."]]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_schema_as_text_and_rows_that_end_at_different_times(kind):
     schema = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}}
@@ -201,11 +239,24 @@ def test_a_text_cut_at_the_limit_is_the_beginning_of_one_that_fits():
     ("option", "value", "said"),
     [
         ("json_schema", {"type": "objekt"}, "`json_schema`: Invalid type: objekt"),
+        (
+            "json_schema",
+            {"properties": {"a": {"anyOf": [{}, {"items": {"type": "strin"}}]}}},
+            "`json_schema` at /properties/a/anyOf/1/items: Invalid type: strin",
+        ),
+        (
+            "json_schema",
+            {"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "strin"}}},
+            "`json_schema` at /\\$defs/x: Invalid type: strin",
+        ),
+        ("json_schema", {"enum": [{1}]}, "no JSON: Object of type set"),
         ("json_schema", '{"type": ', "no JSON.*line 1, column 10"),
         ("json_schema", "[1]", "must be an object"),
         ("json_schema", {"unevaluatedItems": 3}, "unevaluatedItems"),
         ("regex", "(a", "`regex`.*unclosed group"),
         ("grammar", "start: x", "`grammar`.*unknown name"),
+        ("choices", [], "`choices` must be texts to choose from"),
+        ("choices", ["a", ""], "none of them empty"),
     ],
 )
 def test_what_is_wrong_with_a_constraint_is_said(option, value, said):

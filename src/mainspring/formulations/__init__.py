@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mainspring.checkpoints.bundle import Bundle
     from mainspring.checkpoints.tokenizer import Tokenizer
     from mainspring.core.model import Transformer
+    from mainspring.generation.constrained import Constraint
     from mainspring.generation.options import GenerationOptions
 
 IGNORED = -100  # the label that carries no loss
@@ -56,13 +57,15 @@ class Inference:
     """How inputs are predicted on. `options` are those of generation (None where nothing is
     generated). `tokens` bounds the source tokens of a batch, padding included; with beams it holds
     for all beams together. `chunk` is how many inputs are held at a time. `prepare(model)` does to
-    another model that a formulation opens what was done to the first."""
+    another model that a formulation opens what was done to the first. `constraint` is what every
+    text that is written must fit."""
 
     options: "GenerationOptions | None" = None
     on_long: OnLong = "split"
     tokens: int = 8192
     chunk: int = 256
     prepare: "Callable[[Transformer], object]" = lambda model: None
+    constraint: "Constraint | None" = None
 
 
 @dataclass(frozen=True)

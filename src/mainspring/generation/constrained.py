@@ -1,4 +1,5 @@
-"""Text that fits a JSON schema, a regular expression or a grammar: nothing else can be written.
+"""Text that fits a JSON schema, a regular expression, a grammar or a list of choices: nothing else
+can be written.
 
     constraint = constrain(tokenizer, json_schema={"type": "object", ...})
     generate(model, ids, None, options, constraint=constraint)
@@ -6,13 +7,14 @@
 `llguidance` knows which tokens may follow what is written; a processor bans all others before the
 choice, so that the constraint holds in greedy decoding, sampling and beams, for every model with a
 byte-level or SentencePiece vocabulary. A row that ends by the end-of-sequence token fits as a
-whole; one that the length limit cuts is the beginning of a text that fits.
+whole; one that the length limit cuts is the beginning of a text that fits. What `generate` writes
+is meant as the tokenizer decodes it: SentencePiece's blank before the first word is no part of it.
 """
 
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -20,17 +22,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from mainspring.errors import BadOption, Mismatch, Missing
+from mainspring.errors import BadOption, Mismatch
+from mainspring.generation.grammars import compiled
 from mainspring.generation.processors import Processor, Written
 
 if TYPE_CHECKING:
     import llguidance
     import tokenizers
-    from llguidance._lib import JsonCompileOptions
 
-# Without bounds a model may write blanks for ever.
-JSON_STYLE: "JsonCompileOptions" = {"whitespace_pattern": " ?"}
-FOLLOWED = 256  # texts whose state is remembered; those of older steps are found anew
+FOLLOWED = 256  # texts whose state is remembered at least; those of older steps are found anew
 BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
@@ -61,8 +61,17 @@ class Constraint:
         known = _vocabulary(self.tokenizer, vocabulary, tuple(eos_ids))
         import llguidance
 
-        matcher = llguidance.LLMatcher(known, self.grammar, log_level=0)
-        return Fitting(matcher, first, frozenset(eos_ids), branches)
+        def matcher(tokens: "llguidance.LLTokenizer") -> "llguidance.LLMatcher":
+            return llguidance.LLMatcher(tokens, self.grammar, log_level=0)
+
+        return Fitting(
+            matcher(known.inside),
+            None if known.first is None else matcher(known.first),
+            known.begin,
+            first,
+            frozenset(eos_ids),
+            branches,
+        )
 
 
 def constrain(
@@ -71,48 +80,23 @@ def constrain(
     json_schema: str | Mapping[str, Any] | bool | None = None,
     regex: str | None = None,
     grammar: str | None = None,
+    choices: Sequence[str] | None = None,
 ) -> Constraint:
     """The constraint that one of the options states; the whole output must fit it.
 
     `json_schema` is a JSON schema as data or as text; the output is one line of JSON. `regex` is
-    in the syntax of Rust's regex crate, `grammar` in that of Lark (with llguidance's additions).
-    BadOption says what is wrong with it, or that the schema uses a keyword that is not supported;
-    Missing, that `llguidance` is not installed.
+    in the syntax of Rust's regex crate, `grammar` in that of Lark (with llguidance's additions),
+    `choices` are texts one of which is written. BadOption says what is wrong with it, or that the
+    schema uses a keyword that is not supported; Missing, that `llguidance` is not installed.
     """
-    given = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
+    given = {"json_schema": json_schema, "regex": regex, "grammar": grammar, "choices": choices}
     names = [name for name, value in given.items() if value is not None]
     if len(names) != 1:
         raise BadOption(f"give one of {', '.join(given)}; given: {', '.join(names) or 'none'}")
-    try:
-        from llguidance import LLMatcher
-    except ModuleNotFoundError:
-        raise Missing(
-            "constrained output needs a package: pip install 'mainspring[constrained]'"
-        ) from None
-    if json_schema is not None:
-        made = LLMatcher.grammar_from_json_schema(_schema_text(json_schema), defaults=JSON_STYLE)
-    elif regex is not None:
-        made = LLMatcher.grammar_from_regex(regex)
-    else:
-        assert grammar is not None
-        made = LLMatcher.grammar_from_lark(grammar)
-    failed, problems = LLMatcher.validate_grammar_with_warnings(made)
-    if failed:
-        raise BadOption(f"`{names[0]}`: {problems[0].strip()}")
-    return Constraint(made, tokenizer)
-
-
-def _schema_text(schema: str | Mapping[str, Any] | bool) -> str:
-    text = schema if isinstance(schema, str) else json.dumps(schema)
-    try:
-        parsed = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadOption(
-            f"`json_schema` is no JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        ) from None
-    if not isinstance(parsed, dict | bool):
-        raise BadOption(f"`json_schema` must be an object such as {{}}, and is {text[:60]}")
-    return text
+    stated = compiled(
+        f"`{names[0]}`", json_schema=json_schema, regex=regex, grammar=grammar, choices=choices
+    )
+    return Constraint(stated, tokenizer)
 
 
 class Fitting:
@@ -124,11 +108,15 @@ class Fitting:
     def __init__(
         self,
         root: "llguidance.LLMatcher",
+        opening: "llguidance.LLMatcher | None",
+        begin: Callable[[int], list[int]],
         first: int,
         eos_ids: frozenset[int],
         branches: bool = False,
     ):
-        self.root, self.first, self.eos_ids, self.branches = root, first, eos_ids, branches
+        self.root, self.opening, self.begin = root, opening, begin
+        self.first, self.eos_ids, self.branches = first, eos_ids, branches
+        self.room = FOLLOWED
         # None: the text is complete, or a beam that has no probability left the path.
         self.followed: OrderedDict[tuple[int, ...], llguidance.LLMatcher | None] = OrderedDict()
 
@@ -136,6 +124,7 @@ class Fitting:
         if written.length < self.first:
             return scores
         rows = written.ids_BT[:, self.first :].tolist()
+        self.room = max(FOLLOWED, 2 * len(rows))
         banned_BV = torch.stack([self._banned(tuple(row), scores.shape[1]) for row in rows])
         scores.masked_fill_(banned_BV.to(scores.device), -torch.inf)
         if bool((scores.amax(1) == -torch.inf).any()):
@@ -146,7 +135,7 @@ class Fitting:
         return scores
 
     def _banned(self, row: tuple[int, ...], vocabulary: int) -> Tensor:
-        matcher = self._follow(row)
+        matcher = self._follow(row) if row or self.opening is None else self.opening
         if matcher is None:
             return torch.zeros(vocabulary, dtype=torch.bool)
         import numpy as np
@@ -172,42 +161,86 @@ class Fitting:
         matcher = None
         if before is not None and not self.eos_ids.intersection(newest):
             matcher = before.deep_copy()
-            if not matcher.consume_tokens(list(newest)):
+            consumed = list(newest)
+            if before is self.root and newest:
+                consumed[:1] = self.begin(newest[0])
+            if not matcher.consume_tokens(consumed):
                 if not self.branches:
                     problem = matcher.get_error().partition("\n")[0]
                     raise Mismatch(f"the constraint cannot be followed: {problem}")
                 matcher = None
         self.followed[row] = matcher
-        if len(self.followed) > FOLLOWED:
+        if len(self.followed) > self.room:
             self.followed.popitem(last=False)
         return matcher
 
 
 # -- the vocabulary, as bytes ---------------------------------------------------------------------
 
-_known: WeakKeyDictionary[HasBackend, dict[Any, "llguidance.LLTokenizer"]] = WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """A tokenizer in llguidance's form: the tokens as they are within a text and, where the
+    tokenizer drops a blank there, as they are at its beginning. `begin(id)` are the tokens that
+    spell within a text what a first token spells."""
+
+    inside: "llguidance.LLTokenizer"
+    first: "llguidance.LLTokenizer | None"
+    begin: Callable[[int], list[int]]
 
 
-def _vocabulary(
-    tokenizer: HasBackend, vocabulary: int, eos_ids: tuple[int, ...]
-) -> "llguidance.LLTokenizer":
+_known: WeakKeyDictionary[HasBackend, dict[Any, _Vocabulary]] = WeakKeyDictionary()
+
+
+def _vocabulary(tokenizer: HasBackend, vocabulary: int, eos_ids: tuple[int, ...]) -> _Vocabulary:
     """The tokenizer in llguidance's form, made once."""
     import llguidance
 
     made = _known.setdefault(tokenizer, {})
     key = vocabulary, eos_ids
     if key not in made:
-        spelled = _Spelled(tokenizer.backend, vocabulary, eos_ids)
-        wrapped = llguidance.TokenizerWrapper(spelled)
-        made[key] = llguidance.LLTokenizer(wrapped, eos_token=list(eos_ids))
+        written = token_bytes(tokenizer.backend)
+        blanks = _dropped_blanks(tokenizer.backend, written)
+
+        def wrapped(spelled: _Spelled) -> llguidance.LLTokenizer:
+            return llguidance.LLTokenizer(
+                llguidance.TokenizerWrapper(spelled), eos_token=list(eos_ids)
+            )
+
+        inside = _Spelled(tokenizer.backend, written, vocabulary, eos_ids)
+        first = None
+        if blanks:
+            opening = written | {i: written[i][1:] for i in blanks}
+            first = wrapped(_Spelled(tokenizer.backend, opening, vocabulary, eos_ids))
+
+        def begin(token: int) -> list[int]:
+            return inside.longest_fits(written[token][1:]) if token in blanks else [token]
+
+        made[key] = _Vocabulary(wrapped(inside), first, begin)
     return made[key]
+
+
+def _dropped_blanks(
+    backend: "tokenizers.Tokenizer", written: Mapping[int, bytes]
+) -> frozenset[int]:
+    """The tokens whose blank is not decoded where they come first: none, or all that begin with
+    one."""
+    with_blank = [i for i, token in written.items() if re.match(rb" \w", token)]
+    if not with_blank or backend.decode(with_blank[:1]).startswith(" "):
+        return frozenset()
+    return frozenset(i for i, token in written.items() if token.startswith(b" "))
 
 
 class _Spelled:
     """The bytes that each token writes, under the names that llguidance reads."""
 
-    def __init__(self, backend: "tokenizers.Tokenizer", vocabulary: int, eos_ids: Sequence[int]):
-        written = token_bytes(backend)
+    def __init__(
+        self,
+        backend: "tokenizers.Tokenizer",
+        written: Mapping[int, bytes],
+        vocabulary: int,
+        eos_ids: Sequence[int],
+    ):
         size = max(vocabulary, max(written, default=0) + 1)
         self.tokens = [written.get(i, b"") for i in range(size)]
         added = backend.get_added_tokens_decoder()
@@ -222,10 +255,15 @@ class _Spelled:
         """How a text within a text is cut. A SentencePiece tokenizer puts a blank before it, and
         then the longest tokens that fit are taken instead."""
         ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
-        wanted, at = text.encode(), 0
+        wanted = text.encode()
         if b"".join(self.tokens[i] for i in ids) == wanted:
             return ids
-        ids = []
+        return self.longest_fits(wanted)
+
+    def longest_fits(self, wanted: bytes) -> list[int]:
+        """Tokens that spell `wanted`, the longest that fits first; up to where there is none."""
+        ids: list[int] = []
+        at = 0
         while at < len(wanted):
             ends = range(min(at + self.longest, len(wanted)), at, -1)
             end = next((end for end in ends if wanted[at:end] in self.ids), None)
