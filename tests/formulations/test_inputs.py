@@ -1,4 +1,4 @@
-"""Rows are taken a few at a time, and none is lost or turned around."""
+"""Rows are cut and taken a few at a time; none is lost or turned around."""
 
 from collections.abc import Iterator
 from itertools import chain, pairwise
@@ -6,7 +6,7 @@ from itertools import chain, pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mainspring.formulations.inputs import in_chunks
+from mainspring.formulations.inputs import common_end, cut_before_end, in_chunks
 
 
 def test_a_full_chunk_does_not_wait_for_the_next_item() -> None:
@@ -35,3 +35,28 @@ def test_chunks_are_as_long_as_both_bounds_allow(texts: list[str], size: int, to
         assert len(chunk) == 1 or sum(map(len, chunk)) <= total
     for chunk, after in pairwise(chunks):
         assert len(chunk) == size or sum(map(len, [*chunk, after[0]])) > total
+
+
+@given(
+    st.lists(st.integers(0, 2), max_size=12),
+    st.lists(st.lists(st.integers(0, 2), max_size=12), max_size=2),
+)
+@settings(deadline=None, max_examples=50, derandomize=True)
+def test_rows_end_alike(first: list[int], others: list[list[int]]) -> None:
+    rows = [first, *others]
+    same = common_end(*rows)
+    ends = [row[len(row) - same :] for row in rows]
+    assert all(end == ends[0] for end in ends)
+    longer = [row[len(row) - same - 1] for row in rows if len(row) > same]
+    assert len(longer) < len(rows) or len(set(longer)) > 1
+
+
+@given(st.integers(0, 20), st.integers(1, 20), st.integers(0, 30))
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_what_stands_behind_a_text_is_kept(count: int, limit: int, behind: int) -> None:
+    ids = list(range(count))
+    read, lost = cut_before_end(ids, limit, min(behind, count))
+    assert len(read) == min(count, limit) == count - lost
+    kept = min(behind, count, limit - 1) if lost else count
+    assert read[len(read) - kept :] == ids[count - kept :]
+    assert read[: len(read) - kept] == ids[: len(read) - kept]

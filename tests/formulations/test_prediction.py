@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from mainspring.checkpoints.bundle import Bundle
 from mainspring.errors import Mismatch
 from mainspring.formulations import Inference, Limits, Prediction, Setup, prediction
 from mainspring.formulations import sequence_to_sequence as pairs
-from mainspring.formulations.prediction import generation_options
+from mainspring.formulations.prediction import generation_options, write
 
 LIMITS = Limits(32, 10)
 
@@ -99,6 +99,35 @@ def test_the_prefix_stands_before_every_window(bundle: Bundle, settings: Inferen
     tokenizer = bundle.tokenizer
     assert tokenizer is not None
     assert answer.source_tokens == len(tokenizer.encode("early early early " + text))
+
+
+def test_a_chunk_is_asked_once_what_stands_behind_every_text(
+    bundle: Bundle, settings: Inference, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = bundle.tokenizer
+    assert tokenizer is not None
+    asked: list[list[str]] = []
+    read: list[list[int]] = []
+
+    def encode(some: Sequence[str]) -> list[list[int]]:
+        asked.append(list(some))
+        return tokenizer.encode_many(some)
+
+    def answer(bundle: Bundle, batch: list[Any], *rest: Any) -> None:
+        read.extend(piece.ids for piece in batch)
+
+    monkeypatch.setattr(prediction, "_answer", answer)
+    long = [" ".join(texts[n:]) for n in range(4)]
+    cutting = replace(settings, on_long="cut", chunk=3)
+    found = list(write(bundle, ["short", *long], Setup(LIMITS), cutting, encode))
+    assert asked == [["short", *long[:2]], ["", "x"], long[2:], ["", "x"]]
+    for text, answered in zip(long, found[1:], strict=True):
+        ids = tokenizer.encode(text)
+        assert [*ids[: LIMITS.source - 1], tokenizer.eos_id] in read
+        assert answered.source_tokens_unread == len(ids) - LIMITS.source
+    asked.clear()
+    list(write(bundle, ["short"], Setup(LIMITS), cutting, encode))
+    assert asked == [["short"]]
 
 
 def test_nothing_is_asked_for_an_empty_list(bundle: Bundle, settings: Inference) -> None:

@@ -33,8 +33,8 @@ from mainspring.formulations import (
     Values,
     shown_tokens,
 )
-from mainspring.formulations.inputs import padded
-from mainspring.formulations.prediction import OnText, tokenizer_of, write
+from mainspring.formulations.inputs import common_end, cut_before_end, padded
+from mainspring.formulations.prediction import SHORTEST, OnText, tokenizer_of, write
 from mainspring.formulations.sequence_to_sequence import end_id, vocabulary_nats
 
 Message = Mapping[str, Any]
@@ -97,33 +97,13 @@ def _encode_answers(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) 
     eos, limits = end_id(tokenizer), setup.limits
     prompts = prompt_ids(rows, tokenizer, setup)
     answers = tokenizer.encode_many([row["target"] for row in rows], special=False)
-    behind = _behind(tokenizer, setup)
+    behind = common_end(*prompt_ids([{"text": text} for text in SHORTEST], tokenizer, setup))
     examples = []
     for prompt, answer in zip(prompts, answers, strict=True):
-        read, lost = _shortened(prompt, limits.source, behind)
+        read, lost = cut_before_end(prompt, limits.source, behind)
         kept = answer[: limits.target - 1]
         examples.append(_example(read, [*kept, eos], lost, len(answer) - len(kept)))
     return examples
-
-
-def _behind(tokenizer: Tokenizer, setup: Setup) -> int:
-    """How many tokens stand behind the text in every prompt."""
-    a, b = prompt_ids([{"text": ""}, {"text": "x"}], tokenizer, setup)
-    same = 0
-    for x, y in zip(reversed(a), reversed(b), strict=False):
-        if x != y:
-            break
-        same += 1
-    return same
-
-
-def _shortened(prompt: list[int], limit: int, behind: int) -> tuple[list[int], int]:
-    """A prompt within the limit, cut at the end of its text."""
-    lost = max(0, len(prompt) - limit)
-    if not lost:
-        return prompt, 0
-    behind = min(behind, limit - 1)
-    return [*prompt[: limit - behind], *prompt[len(prompt) - behind :]], lost
 
 
 def _example(prompt: list[int], answer: list[int], lost: int, answer_lost: int) -> EncodedRow:

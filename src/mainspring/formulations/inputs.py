@@ -1,8 +1,9 @@
-"""What formulations share in making batches: padding to round lengths, inputs of like length
-together, rows taken a few hundred at a time."""
+"""What formulations share in making batches: rows within a limit, padding to round lengths,
+inputs of like length together, rows taken a few hundred at a time."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import TypeVar
 
 import numpy as np
@@ -35,6 +36,22 @@ def kept(rows: Sequence[Sequence[int]], width: int, *, left: bool = False) -> Te
         return None
     at_S = torch.arange(width)
     return at_S >= width - lengths_B1 if left else at_S < lengths_B1
+
+
+def common_end(*rows: Sequence[int]) -> int:
+    """How many tokens all rows end with."""
+    columns = zip(*map(reversed, rows), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def cut_before_end(ids: list[int], limit: int, behind: int) -> tuple[list[int], int]:
+    """`ids` within `limit`, the last `behind` of them kept (the end token, the cue to answer), and
+    how many that lost."""
+    lost = max(0, len(ids) - limit)
+    if not lost:
+        return ids, 0
+    behind = min(behind, limit - 1)
+    return [*ids[: limit - behind], *ids[len(ids) - behind :]], lost
 
 
 def in_chunks(

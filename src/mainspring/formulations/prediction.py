@@ -17,12 +17,20 @@ from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.data.windows import text_windows
 from mainspring.errors import Mismatch
 from mainspring.formulations import Inference, Limits, OnDone, Prediction, Setup
-from mainspring.formulations.inputs import in_batches, in_chunks, kept, padded
+from mainspring.formulations.inputs import (
+    common_end,
+    cut_before_end,
+    in_batches,
+    in_chunks,
+    kept,
+    padded,
+)
 from mainspring.generation.options import GenerationOptions
 from mainspring.generation.search import generate
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
 OnText = Callable[[str], None]
+SHORTEST = ("", "x")  # texts that have nothing in common: what they end with stands behind all
 
 
 @dataclass
@@ -92,7 +100,10 @@ def _pieces(
     """What the model is to read for each text, and the still empty answers."""
     pieces: list[_Piece] = []
     answers: list[Prediction] = []
-    for number, (text, ids) in enumerate(zip(texts, encode(texts), strict=True)):
+    encoded = encode(texts)
+    is_cut = how.on_long == "cut" and any(len(ids) > limit for ids in encoded)
+    shortest = encode(SHORTEST) if is_cut else []
+    for number, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
         answer = Prediction("", source_tokens=len(ids), windows=0)
         if len(ids) <= limit:
             parts = [ids]
@@ -108,7 +119,7 @@ def _pieces(
             )
             parts = []
         elif how.on_long == "cut":
-            part, lost = shortened(ids, limit, encode)
+            part, lost = cut_before_end(ids, limit, common_end(ids, *shortest))
             answer = Prediction("", source_tokens=len(ids), source_tokens_unread=lost, windows=0)
             parts = [part]
         else:
@@ -117,20 +128,6 @@ def _pieces(
         answers.append(answer)
         pieces += [_Piece(number, part) for part in parts]
     return pieces, answers
-
-
-def shortened(ids: list[int], limit: int, encode: Encode) -> tuple[list[int], int]:
-    """What is read of a text that is too long, and how many tokens of it are not.
-
-    What stands behind every text (the end token, the cue to answer) is kept.
-    """
-    behind = 0
-    for a, b, c in zip(*map(reversed, (ids, *encode(["", "x"]))), strict=False):
-        if not a == b == c:
-            break
-        behind += 1
-    behind = min(behind, limit - 1)
-    return [*ids[: limit - behind], *ids[len(ids) - behind :]], len(ids) - limit
 
 
 def _inputs(bundle: Bundle, pieces: Sequence[_Piece], tokenizer: Tokenizer) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ stand in the text; a line that is too long is read in windows that end at senten
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -29,13 +30,8 @@ from mainspring.formulations import (
     causal,
     sequence_to_sequence,
 )
-from mainspring.formulations.prediction import (
-    Encode,
-    OnText,
-    shortened,
-    tokenizer_of,
-    write,
-)
+from mainspring.formulations.inputs import common_end, cut_before_end
+from mainspring.formulations.prediction import SHORTEST, Encode, OnText, tokenizer_of, write
 from mainspring.formulations.sequence_to_sequence import cut, end_id
 from mainspring.generation.forced import generate_with
 from mainspring.text import SPACELESS_CHARACTER, language_of, sentences
@@ -290,14 +286,19 @@ class Forcing:
         self.tokenizer = tokenizer_of(bundle)
         self.ids = {term: phrase_ids(self.tokenizer.writer, term.target) for term in terms}
 
+    @cached_property
+    def shortest(self) -> list[list[int]]:
+        return self.encode(SHORTEST)
+
     def apply(self, text: str, answer: Prediction) -> Prediction:
         wanted = [term for term in self.ids if term.occurs(text)]
         if answer.error or all(term.target in answer.value for term in wanted):
             return answer
         assert self.how.options is not None
         [ids] = self.encode([text])
-        if len(ids) > self.setup.limits.source:
-            ids, _ = shortened(ids, self.setup.limits.source, self.encode)
+        limit = self.setup.limits.source
+        if len(ids) > limit:
+            ids, _ = cut_before_end(ids, limit, common_end(ids, *self.shortest))
         device = next(self.bundle.model.parameters()).device
         made = generate_with(
             self.bundle.model,
