@@ -9,7 +9,7 @@ prefix, text and suffix as they are. Padding stands behind a row's end, where a 
 tokens cannot see it, so a training batch needs no mask.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from mainspring import spec
-from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.model import Transformer
 from mainspring.formulations import (
@@ -25,16 +24,13 @@ from mainspring.formulations import (
     Batch,
     EncodedRow,
     Formulation,
-    Inference,
-    OnDone,
-    Prediction,
     Setup,
     SpecialIds,
     Values,
     shown_tokens,
 )
 from mainspring.formulations.inputs import common_end, cut_before_end, padded
-from mainspring.formulations.prediction import SHORTEST, OnText, tokenizer_of, write
+from mainspring.formulations.prediction import SHORTEST, writing
 from mainspring.formulations.sequence_to_sequence import end_id, vocabulary_nats
 
 Message = Mapping[str, Any]
@@ -72,6 +68,11 @@ def prompt_ids(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> li
     return ids if written else [row[:-1] if row and row[-1] == eos else row for row in ids]
 
 
+def text_ids(texts: Sequence[str], tokenizer: Tokenizer, setup: Setup) -> list[list[int]]:
+    """The ids of prompts that hold a text each."""
+    return prompt_ids([{"text": text} for text in texts], tokenizer, setup)
+
+
 # -- training --------------------------------------------------------------------------------------
 
 
@@ -97,7 +98,7 @@ def _encode_answers(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) 
     eos, limits = end_id(tokenizer), setup.limits
     prompts = prompt_ids(rows, tokenizer, setup)
     answers = tokenizer.encode_many([row["target"] for row in rows], special=False)
-    behind = common_end(*prompt_ids([{"text": text} for text in SHORTEST], tokenizer, setup))
+    behind = common_end(*text_ids(SHORTEST, tokenizer, setup))
     examples = []
     for prompt, answer in zip(prompts, answers, strict=True):
         read, lost = cut_before_end(prompt, limits.source, behind)
@@ -202,23 +203,7 @@ def picture(row: EncodedRow, tokenizer: Tokenizer, setup: Setup) -> str:
 # -- prediction ------------------------------------------------------------------------------------
 
 
-def predict(
-    bundle: Bundle,
-    rows: Iterable[Values],
-    setup: Setup,
-    how: Inference,
-    on_done: OnDone = lambda done: None,
-    on_text: OnText | None = None,
-) -> Iterator[Prediction]:
-    """What the model answers to the rows' `text`."""
-    tokenizer = tokenizer_of(bundle)
-
-    def encode_texts(texts: Sequence[str]) -> list[list[int]]:
-        return prompt_ids([{"text": text} for text in texts], tokenizer, setup)
-
-    texts = (row["text"] for row in rows)
-    return write(bundle, texts, setup, how, encode_texts, on_done, on_text)
-
+predict = writing(text_ids)
 
 FORMULATION = Formulation(
     "prompt and answer",

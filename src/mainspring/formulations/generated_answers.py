@@ -109,7 +109,7 @@ def _around(bundle: Bundle, setup: Setup) -> int:
     tokenizer = tokenizer_of(bundle)
     if bundle.spec.encoder is not None or tokenizer.chat_template is None:
         return 0
-    [ids] = causal.prompt_ids([{"text": ""}], tokenizer, replace(setup, prefix=""))
+    [ids] = causal.text_ids([""], tokenizer, replace(setup, prefix=""))
     return len(ids)
 
 

@@ -16,7 +16,15 @@ from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.data.windows import text_windows
 from mainspring.errors import Mismatch
-from mainspring.formulations import Inference, Limits, OnDone, Prediction, Setup
+from mainspring.formulations import (
+    Inference,
+    Limits,
+    OnDone,
+    Predict,
+    Prediction,
+    Setup,
+    Values,
+)
 from mainspring.formulations.inputs import (
     common_end,
     cut_before_end,
@@ -29,6 +37,7 @@ from mainspring.generation.options import GenerationOptions
 from mainspring.generation.search import generate
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
+Read = Callable[[Sequence[str], Tokenizer, Setup], list[list[int]]]
 OnText = Callable[[str], None]
 SHORTEST = ("", "x")  # texts that have nothing in common: what they end with stands behind all
 
@@ -58,6 +67,29 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer:
     if bundle.tokenizer is None:
         raise Mismatch("this checkpoint has no tokenizer, so it cannot read text")
     return bundle.tokenizer
+
+
+def writing(read: Read) -> Predict:
+    """The `predict` of a formulation that writes a text to the rows' `text`; `read(texts,
+    tokenizer, setup)` gives what the model reads for each."""
+
+    def predict(
+        bundle: Bundle,
+        rows: Iterable[Values],
+        setup: Setup,
+        how: Inference,
+        on_done: OnDone = lambda done: None,
+        on_text: OnText | None = None,
+    ) -> Iterator[Prediction]:
+        tokenizer = tokenizer_of(bundle)
+
+        def encode(texts: Sequence[str]) -> list[list[int]]:
+            return read(texts, tokenizer, setup)
+
+        texts = (row["text"] for row in rows)
+        return write(bundle, texts, setup, how, encode, on_done, on_text)
+
+    return predict
 
 
 def write(

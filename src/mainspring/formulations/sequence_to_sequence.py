@@ -4,13 +4,12 @@ source   prefix text … </s>              labels    target … </s>
 decoder  <start> target …                loss on   every label, </s> included; never on padding
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mainspring import spec
-from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.heads import VocabularyHead
 from mainspring.core.model import Transformer
@@ -20,15 +19,13 @@ from mainspring.formulations import (
     Batch,
     EncodedRow,
     Formulation,
-    Inference,
-    OnDone,
-    Prediction,
+    Limits,
     Setup,
     SpecialIds,
     Values,
 )
 from mainspring.formulations.inputs import kept, padded
-from mainspring.formulations.prediction import OnText, tokenizer_of, write
+from mainspring.formulations.prediction import writing
 from mainspring.formulations.token_loss import token_nats
 
 
@@ -52,16 +49,28 @@ def cut(ids: Sequence[int], limit: int, eos: int) -> tuple[list[int], int]:
     return [*body[: limit - 1], eos], lost
 
 
+def source_ids(texts: Sequence[str], tokenizer: Tokenizer, setup: Setup) -> list[list[int]]:
+    """What the encoder reads for each text: the prefix before it, the special tokens around."""
+    return tokenizer.encode_many([setup.prefix + text for text in texts])
+
+
 def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
     """Examples of rows with a `text` and a `target`."""
-    eos, limits = end_id(tokenizer), setup.limits
-    sources = tokenizer.encode_many([setup.prefix + row["text"] for row in rows])
+    eos = end_id(tokenizer)
+    sources = source_ids([row["text"] for row in rows], tokenizer, setup)
     targets = tokenizer.writer.encode_many([row["target"] for row in rows])
+    return within_limits(sources, targets, setup.limits, eos)
+
+
+def within_limits(
+    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], limits: Limits, eos: int
+) -> list[EncodedRow]:
+    """Examples whose two sides are within the limits and end in `eos`."""
     examples = []
     for source, target in zip(sources, targets, strict=True):
-        source_ids, source_lost = cut(source, limits.source, eos)
-        target_ids, target_lost = cut(target, limits.target, eos)
-        examples.append(EncodedRow(source_ids, target_ids, source_lost, target_lost))
+        read, source_lost = cut(source, limits.source, eos)
+        written, target_lost = cut(target, limits.target, eos)
+        examples.append(EncodedRow(read, written, source_lost, target_lost))
     return examples
 
 
@@ -131,23 +140,7 @@ def lengths(example: EncodedRow) -> tuple[int, int]:
     return len(example.source), len(example.target)
 
 
-def predict(
-    bundle: Bundle,
-    rows: Iterable[Values],
-    setup: Setup,
-    how: Inference,
-    on_done: OnDone = lambda done: None,
-    on_text: OnText | None = None,
-) -> Iterator[Prediction]:
-    """The texts the model writes to the rows' `text`."""
-    tokenizer = tokenizer_of(bundle)
-
-    def encode_texts(texts: Sequence[str]) -> list[list[int]]:
-        return tokenizer.encode_many([setup.prefix + text for text in texts])
-
-    texts = (row["text"] for row in rows)
-    return write(bundle, texts, setup, how, encode_texts, on_done, on_text)
-
+predict = writing(source_ids)
 
 FORMULATION = Formulation(
     "sequence to sequence", lacks, encode, collate, losses, lengths, predict, generates=True

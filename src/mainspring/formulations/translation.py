@@ -32,7 +32,7 @@ from mainspring.formulations import (
 )
 from mainspring.formulations.inputs import common_end, cut_before_end
 from mainspring.formulations.prediction import SHORTEST, Encode, OnText, tokenizer_of, write
-from mainspring.formulations.sequence_to_sequence import cut, end_id
+from mainspring.formulations.sequence_to_sequence import end_id, within_limits
 from mainspring.generation.forced import generate_with
 from mainspring.text import SPACELESS_CHARACTER, language_of, sentences
 
@@ -75,15 +75,10 @@ def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[E
             "models whose language stands behind the text (mBART of 25 languages) translate and "
             "are not fine-tuned here; take mBART-50, M2M100 or NLLB"
         )
-    eos, limits = end_id(tokenizer), setup.limits
+    eos = end_id(tokenizer)
     sources = read.encode_many([setup.prefix + row["text"] for row in rows])
     targets = written.encode_many([row["target"] for row in rows])
-    examples = []
-    for source, target in zip(sources, targets, strict=True):
-        source_ids, source_lost = cut(source, limits.source, eos)
-        target_ids, target_lost = cut(target, limits.target, eos)
-        examples.append(EncodedRow(source_ids, target_ids, source_lost, target_lost))
-    return examples
+    return within_limits(sources, targets, setup.limits, eos)
 
 
 def encode_prompts(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
@@ -132,7 +127,7 @@ def predict_prompts(
     setup = told(setup, tokenizer)
 
     def encode_texts(texts: Sequence[str]) -> list[list[int]]:
-        return causal.prompt_ids([{"text": text} for text in texts], tokenizer, setup)
+        return causal.text_ids(texts, tokenizer, setup)
 
     return translate(bundle, rows, setup, how, encode_texts, on_done, on_text)
 
