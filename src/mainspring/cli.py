@@ -82,6 +82,8 @@ def call(argv: Sequence[str]) -> Any:
         + "; ".join(f"`{name}` {line}" for name, line in GLOBAL.items())
         + ".",
         result_action="return_value",
+        # --choices yes no: all words up to the next option.
+        default_parameter=cyclopts.Parameter(consume_multiple=True, negative_iterable=()),
     )
     groups = {name: cyclopts.App(name=name, result_action="return_value") for name in GROUPS}
     for group in groups.values():

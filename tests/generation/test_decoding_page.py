@@ -28,8 +28,12 @@ def small() -> Bundle:
     return Bundle(model, config, family, tokenizer, generation)
 
 
-def test_the_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
     monkeypatch.setattr(mainspring, "load", lambda name: small())
+    small().save(tmp_path / "runs" / "chat")
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(
         r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S
     )
@@ -40,5 +44,6 @@ def test_the_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
             ids = names["made"][0, names["ids"].shape[1] :].tolist()
             found = json.loads(names["bundle"].tokenizer.decode(ids))
             assert set(found) == {"name", "age"} and found["age"] <= 30
+    assert names["people"][0]["generated_text"] in ('"Ada"', "36")
     said = capsys.readouterr().out
     assert "positions were not read again" in said and "of the draft's tokens were kept" in said

@@ -117,7 +117,7 @@ def write(
         waiting = Counter(piece.text for piece in pieces)
         budget = 1 if one_by_one else max(1, how.tokens // copies)
         for batch in in_batches(pieces, lambda piece: len(piece.ids), budget):
-            _answer(bundle, batch, how.options, tokenizer, on_text if one_by_one else None)
+            _answer(bundle, batch, how, tokenizer, on_text if one_by_one else None)
             waiting -= Counter(piece.text for piece in batch)
             on_done(done + len(chunk) - len(waiting))
         done += len(chunk)
@@ -139,8 +139,13 @@ def _pieces(
         answer = Prediction("", source_tokens=len(ids), windows=0)
         if len(ids) <= limit:
             parts = [ids]
-        elif how.on_long == "refuse":
+        elif how.on_long == "refuse" or (how.on_long == "split" and how.constraint):
             error = f"the text has {len(ids)} tokens and the model reads {limit}"
+            if how.on_long == "split":
+                error += (
+                    "; the answers to its windows cannot be joined to one that fits: "
+                    "--on-long cut reads the beginning"
+                )
             answer = Prediction(
                 "",
                 stop="refused",
@@ -176,31 +181,43 @@ def _inputs(bundle: Bundle, pieces: Sequence[_Piece], tokenizer: Tokenizer) -> t
 def _answer(
     bundle: Bundle,
     batch: list[_Piece],
-    options: GenerationOptions,
+    how: Inference,
     tokenizer: Tokenizer,
     on_text: OnText | None,
 ) -> None:
+    assert how.options is not None
     ids_BS, mask_BS = _inputs(bundle, batch, tokenizer)
-    told = None if on_text is None else _Telling(tokenizer, on_text)
-    made = generate(bundle.model, ids_BS, mask_BS, options, told, decode=tokenizer.decode)
+    free = how.constraint is None  # else blanks at the ends may be what was asked for
+    told = None if on_text is None else _Telling(tokenizer, on_text, free)
+    made = generate(
+        bundle.model,
+        ids_BS,
+        mask_BS,
+        how.options,
+        told,
+        decode=tokenizer.decode,
+        constraint=how.constraint,
+    )
     for row, piece in enumerate(batch):
-        first = row * options.num_return_sequences  # the sequences of an input come best first
-        piece.answer = tokenizer.decode(made.new_ids(first)).strip()
+        first = row * how.options.num_return_sequences  # the sequences of an input: best first
+        text = tokenizer.decode(made.new_ids(first))
+        piece.answer = text.strip() if free else text
         piece.stop, piece.tokens = made.stops[first], made.tokens[first]
 
 
 class _Telling:
     """Tells the text of one answer as it grows: a character may consist of several tokens, and is
-    told when it is whole."""
+    told when it is whole. With `strip` blanks before the first word are left out."""
 
-    def __init__(self, tokenizer: Tokenizer, on_text: OnText):
-        self.tokenizer, self.on_text = tokenizer, on_text
+    def __init__(self, tokenizer: Tokenizer, on_text: OnText, strip: bool):
+        self.tokenizer, self.on_text, self.strip = tokenizer, on_text, strip
         self.ids: list[int] = []
         self.told = 0
 
     def __call__(self, rows: Tensor, ids: Tensor) -> None:
         self.ids.append(int(ids))
-        text = self.tokenizer.decode(self.ids).lstrip()
+        text = self.tokenizer.decode(self.ids)
+        text = text.lstrip() if self.strip else text
         if not text.endswith("\ufffd") and len(text) > self.told:
             self.on_text(text[self.told :])
             self.told = len(text)
@@ -209,7 +226,7 @@ class _Telling:
 def _joined(answer: Prediction, piece: _Piece) -> Prediction:
     """`answer` with one more window's text behind what it has."""
     return Prediction(
-        f"{answer.value} {piece.answer}".strip(),
+        f"{answer.value} {piece.answer}".strip() if answer.windows else piece.answer,
         "length" if "length" in (answer.stop, piece.stop) else piece.stop,
         answer.tokens + piece.tokens,
         answer.source_tokens,

@@ -79,7 +79,7 @@ def _predictions(
         on_text = _tell
     for_model, for_output = tee(chain(first, rows))
     show = partial(_show, task.name) if on_text is None else lambda done: None
-    count, refused = 0, Counter[str]()
+    count, unfinished, refused = 0, 0, Counter[str]()
     counts: Counter[str] = Counter()
     values = (row.values for row in for_model)
     for prediction in opened.predict(values, show, on_text):
@@ -87,6 +87,7 @@ def _predictions(
         if prediction.error is not None:
             refused[prediction.error] += 1
         counts.update(prediction.counts)
+        unfinished += opened.how.constraint is not None and prediction.stop == "length"
         row = next(for_output).row
         added = added_columns(task, opened.formulation, prediction)
         yield kept_columns(task, row) | added, task.show(prediction.value)
@@ -94,6 +95,11 @@ def _predictions(
         events.emit(events.Progress(task.name, count, count, "rows"))
     if counts:
         events.note(told(counts))
+    if unfinished:
+        events.warn(
+            f"{unfinished} of {count} texts end at the length limit, before they fit as a whole; "
+            "give more --max-new-tokens, or bound what may be written"
+        )
     if refused:
         long = opened.how.on_long == "refuse"
         hint = "; --on-long split reads long ones in windows" if long else ""

@@ -19,7 +19,8 @@ from mainspring.formulations import (
     Setup,
     Values,
 )
-from mainspring.formulations.prediction import generation_options
+from mainspring.formulations.prediction import generation_options, tokenizer_of
+from mainspring.generation.constrained import Constraint
 from mainspring.tasks import Task, choose_formulation
 from mainspring.tasks.settings import check_source, setup_of
 
@@ -52,7 +53,8 @@ class Opened:
 
 @dataclass(frozen=True)
 class Use:
-    """How a model is to be opened and used, as the user says it."""
+    """How a model is to be opened and used, as the user says it. `constraint` is an option and the
+    grammar it states, which all that is written must fit."""
 
     model: str
     max_source: int | None
@@ -61,6 +63,7 @@ class Use:
     precision: str
     device: str
     options: Mapping[str, Any]
+    constraint: tuple[str, str] | None = None
 
 
 def model_for(task: Task, named: str | None) -> str:
@@ -93,6 +96,8 @@ def open_for(task: Task, use: Use) -> Opened:
         options = generation_options(bundle.generation, setup.limits, use.generation)
         idle = [name for name in SAMPLING if name in use.generation and not options.do_sample]
         _warn_of_no_effect(idle, " without --do-sample")
+    elif use.constraint is not None:
+        raise BadOption(f"{use.constraint[0]}: nothing is written by this model for `{task.name}`")
     else:
         _warn_of_no_effect(
             [name for name in use.generation if name != "seed"], ": nothing is generated"
@@ -104,7 +109,10 @@ def open_for(task: Task, use: Use) -> Opened:
     def prepare_alike(other: Transformer) -> None:
         prepare(other.to(choose_device(use.device)), use.precision)
 
-    how = Inference(options, use.on_long, prepare=prepare_alike)
+    constraint = None
+    if use.constraint is not None:
+        constraint = Constraint(use.constraint[1], tokenizer_of(bundle).writer)
+    how = Inference(options, use.on_long, prepare=prepare_alike, constraint=constraint)
     megabytes = prepared.bytes_after / 1e6
     return Opened(use.model, bundle, formulation, setup, how, prepared.precision, megabytes)
 

@@ -41,6 +41,10 @@ def run(
     top_p: float | None = None,
     min_p: float | None = None,
     seed: int | None = None,
+    schema: str | Path | dict[str, Any] | None = None,
+    grammar: str | Path | None = None,
+    regex: str | None = None,
+    choices: list[str] | None = None,
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     strict: bool = False,
@@ -97,6 +101,14 @@ def run(
         Draw from tokens at least this share as likely as the likeliest.
     seed
         Of the drawing.
+    schema
+        File with the JSON schema that each written text must fit (from Python also the schema).
+    grammar
+        File with the grammar (Lark) that each written text must fit.
+    regex
+        Pattern that the whole of each written text must fit.
+    choices
+        Texts one of which is written: --choices yes no "not sure".
     precision
         Arithmetic; auto is bfloat16 where the hardware has it.
     device
@@ -130,6 +142,7 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     check_choices(run, options)
     wait_politely()
     from mainspring.verbs.applying import Request, apply
+    from mainspring.verbs.constraining import stated
     from mainspring.verbs.opening import Use, model_for
 
     out, text = options["out"], options["text"]
@@ -149,6 +162,7 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
             precision=options["precision"],
             device=options["device"],
             options={name: value for name, value in given.items() if name not in fields},
+            constraint=stated(options),
         ),
         out=None if out is None else Path(out),
         named={**(options["columns"] or {}), **short},
