@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mainspring import events
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.sentence import describes_embedding
-from mainspring.core.init import build
+from mainspring.core.init import build, initialise
 from mainspring.errors import Mismatch
 
 NAMES = ("id2label", "label2id", "num_labels")
@@ -32,7 +32,9 @@ def with_head(bundle: Bundle, head: str, labels: Sequence[str], seed: int) -> Bu
     if family.head is None:
         raise Mismatch(f"the family `{family.name}` has no `{head}` head to be given")
     described = dataclasses.replace(bundle.spec, heads=((head, family.head(head, config)),))
-    model = build(described, seed)
+    model = build(described)
+    model.heads.to_empty(device="cpu")
+    initialise(model, seed, "heads.")
     body = {k: v for k, v in bundle.model.state_dict().items() if not k.startswith("heads.")}
     fresh = {k: v for k, v in model.state_dict().items() if k.startswith("heads.")}
     # A head's hidden layer is part of some checkpoints' bodies (BERT's pooler): it is taken along.

@@ -26,12 +26,14 @@ from mainspring.core.positions import RelativePositionBias
 
 
 @torch.no_grad()
-def initialise(model: Transformer, seed: int = 0) -> None:
-    """Fills all weights of `model`, in place."""
+def initialise(model: Transformer, seed: int = 0, prefix: str = "") -> None:
+    """Fills the weights of `model` whose names begin with `prefix`, in place; all without one."""
     deviations = _special_deviations(model)
     for name, module in model.named_modules():
         for kind, parameter in module.named_parameters(recurse=False):
             full = f"{name}.{kind}"
+            if not full.startswith(prefix):
+                continue
             if kind == "bias":
                 parameter.zero_()
             elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
