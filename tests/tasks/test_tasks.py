@@ -7,8 +7,11 @@ import nano
 from mainspring import registry
 from mainspring.errors import BadWeights, Mismatch
 from mainspring.formulations import Limits, Setup, special_ids
+from mainspring.formulations.classification import SEVERAL
 from mainspring.tasks import Task, checkpoint_prefix, choose_formulation
+from mainspring.tasks.classify import TASK as CLASSIFY
 from mainspring.tasks.pretrain import TASK as PRETRAIN
+from mainspring.tasks.relations import TASK as RELATIONS
 from mainspring.tasks.settings import FILE, setup_bytes, setup_of
 from mainspring.tasks.summarize import TASK as SUMMARIZE
 
@@ -67,6 +70,16 @@ def test_settings_are_stored_and_found_again() -> None:
     bundle.extra_files[FILE] = setup_bytes("summarize", stored)
     assert setup_of(bundle, SUMMARIZE) == stored
     assert setup_of(bundle, PRETRAIN).limits == Limits(256, 128)  # those of another task
+
+
+def test_what_a_formulation_keeps_in_the_config_is_found_there() -> None:
+    bundle = nano.bundle()
+    bundle.config["problem_type"] = "multi_label_classification"
+    for task in (CLASSIFY, RELATIONS):
+        assert setup_of(bundle, task).options == {**task.defaults, "problem_type": SEVERAL}
+    assert "problem_type" not in setup_of(bundle, SUMMARIZE).options
+    bundle.config["problem_type"] = None
+    assert setup_of(bundle, CLASSIFY).options == CLASSIFY.defaults
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"task": "summarize"}', b"\xff"])

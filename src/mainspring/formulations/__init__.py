@@ -203,6 +203,8 @@ class Formulation:
     `tokens(setup)` are tokens of its own, which the tokenizer gets where it lacks them.
     `calibrate(bundle, rows, setup, how)` completes the setup from predictions on validation rows,
     before they are scored: a threshold.
+    `config_keys` are options of the setup that a checkpoint keeps in its config.json, where
+    `transformers` reads them.
     `lost` is a word and a phrase for what the examples count as lost of their targets.
     `picture` shows an example's tokens with those that carry loss marked.
     """
@@ -219,6 +221,7 @@ class Formulation:
     learn: Callable[[Iterable[Values], Setup], Setup] | None = None
     tokens: Callable[[Setup], Sequence[str]] = lambda setup: ()
     calibrate: "Callable[[Bundle, Sequence[Values], Setup, Inference], Setup] | None" = None
+    config_keys: tuple[str, ...] = ()
     lost: tuple[str, str] = ("inexact", "targets begin or end within a token")
     picture: "Callable[[EncodedRow, Tokenizer, Setup], str]" = source_and_target
 

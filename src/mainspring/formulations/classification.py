@@ -42,6 +42,7 @@ from mainspring.formulations.prediction import tokenizer_of
 
 HEAD = "classes"
 ONE, SEVERAL = "single_label_classification", "multi_label_classification"
+CONFIG_KEYS = ("problem_type",)
 BALANCES = ("none", "inverse", "sqrt")
 
 Shorten = Callable[[list[int], int], list[int]]
@@ -385,5 +386,6 @@ FORMULATION = Formulation(
     predict,
     head=HEAD,
     learn=learn,
+    config_keys=CONFIG_KEYS,
     picture=picture,
 )

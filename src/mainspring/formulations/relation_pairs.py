@@ -230,5 +230,6 @@ FORMULATION = Formulation(
     head=classification.HEAD,
     learn=learn,
     tokens=tokens,
+    config_keys=classification.CONFIG_KEYS,
     picture=classification.picture,
 )

@@ -50,9 +50,9 @@ def setup_of(bundle: Bundle, task: Task) -> Setup:
     if bundle.spec.encoder is None and "vocabulary" in dict(bundle.spec.heads):
         return Setup(limits, task.instruction, task.cue, options=task.defaults)
     prefix = checkpoint_prefix(task, bundle.config)
-    problem = bundle.config.get("problem_type")
-    options = task.defaults if problem is None else {**task.defaults, "problem_type": problem}
-    return Setup(limits, prefix, labels=_labels(bundle), options=options)
+    keys = {key for formulation in task.formulations for key in formulation.config_keys}
+    kept = {key: bundle.config[key] for key in keys if bundle.config.get(key) is not None}
+    return Setup(limits, prefix, labels=_labels(bundle), options={**task.defaults, **kept})
 
 
 def remembered(model: str, task: Task) -> dict[str, Any]:

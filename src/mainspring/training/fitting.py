@@ -185,8 +185,8 @@ class _Run:
             self.bundle = with_head(
                 self.bundle, self.formulation.head, setup.labels, options["seed"]
             )
-        if "problem_type" in setup.options:
-            self.bundle.config["problem_type"] = setup.options["problem_type"]
+        learnt, keys = setup.options, self.formulation.config_keys
+        self.bundle.config |= {key: learnt[key] for key in keys if key in learnt}
         own = self.formulation.tokens(setup)
         if own and options["lora"] is not None:
             raise BadOption(
