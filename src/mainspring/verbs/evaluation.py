@@ -1,11 +1,15 @@
-"""What `evaluate` returns."""
+"""What `evaluate` returns, and the numbers in it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.verbs.output import told
+
+if TYPE_CHECKING:
+    from mainspring.metrics import Metric, Statistics
+    from mainspring.metrics.intervals import Difference
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,60 @@ class Evaluation:
         yield " | ".join(parts)
         if self.counts:
             yield told(self.counts)
+
+
+class Measured(Protocol):
+    """What is known of one model on the rows: their statistics, and at what cost."""
+
+    precision: str
+    megabytes: float
+    rows: "list[Statistics]"
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second."""
+
+
+def rounded(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items()}
+
+
+def intervals(
+    metric: "Metric", rows: "list[Statistics]", seed: int
+) -> dict[str, tuple[float, float]]:
+    """The 95 % bootstrap interval of each score, rounded."""
+    from mainspring.metrics.intervals import interval, score_intervals
+
+    if metric.combine is not None:
+        found = score_intervals(rows, metric.combine, seed=seed)
+    else:
+        found = {name: interval([row[name] for row in rows], seed=seed) for name in rows[0]}
+    return {name: (round(low, 4), round(high, 4)) for name, (low, high) in found.items()}
+
+
+def comparison(
+    metric: "Metric", model: str, first: Measured, other: Measured, seed: int
+) -> dict[str, Any]:
+    """How `other`, of the name `model`, did on the rows of `first`: what `Evaluation.against`
+    holds, with the paired test of each score."""
+    tests = _tests(metric, first.rows, other.rows, seed)
+    return {
+        "model": model,
+        "precision": other.precision,
+        "megabytes": round(other.megabytes, 1),
+        "tokens_per_second": round(other.speed, 1),
+        "scores": rounded(metric.scores(other.rows)),
+        "difference": {n: round(test.mean, 4) for n, test in tests.items()},
+        "interval": {n: (round(t.low, 4), round(t.high, 4)) for n, t in tests.items()},
+        "p": {n: round(test.p, 5) for n, test in tests.items()},
+    }
+
+
+def _tests(
+    metric: "Metric", a: "list[Statistics]", b: "list[Statistics]", seed: int
+) -> "dict[str, Difference]":
+    from mainspring.metrics.intervals import compare, compare_scores
+
+    if metric.combine is not None:
+        return compare_scores(a, b, metric.combine, seed=seed)
+    return {n: compare([row[n] for row in a], [row[n] for row in b], seed=seed) for n in a[0]}

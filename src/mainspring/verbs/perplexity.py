@@ -24,11 +24,10 @@ from mainspring.formulations.inputs import in_chunks
 from mainspring.formulations.likelihood import nats, rolling, start_id
 from mainspring.formulations.prediction import tokenizer_of
 from mainspring.metrics import ROWS, Metric, Statistics
-from mainspring.metrics.intervals import compare_scores, score_intervals
 from mainspring.metrics.likelihood import SIGNATURE, combine, uniform, unigram, variety
 from mainspring.tasks import Task
 from mainspring.tasks.reading import checked, match
-from mainspring.verbs.evaluation import Evaluation
+from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import row_writer
 
@@ -90,15 +89,17 @@ def score_losses(
         "uniform": uniform(first.rows, first.vocabulary),
         "unigram": unigram(first.rows, first.labels),
     }
-    spread = score_intervals(first.rows, combine, seed=seed)
+    against: dict[str, Any] = {}
+    if len(found) > 1:
+        against = comparison(METRIC, contestants[1].model, first, found[1], seed)
     return Evaluation(
         task=task.name,
         model=contestants[0].model,
         rows=len(first.rows),
         skipped=skipped.total,
-        scores=_rounded(METRIC.scores(first.rows)),
-        interval={n: (round(low, 4), round(high, 4)) for n, (low, high) in spread.items()},
-        baseline={name: _rounded(METRIC.scores(rows)) for name, rows in base.items()},
+        scores=rounded(METRIC.scores(first.rows)),
+        interval=intervals(METRIC, first.rows, seed),
+        baseline={name: rounded(METRIC.scores(rows)) for name, rows in base.items()},
         signature=SIGNATURE,
         hit_limit=at_limit,
         sources_cut=0.0,
@@ -106,28 +107,9 @@ def score_losses(
         precision=first.precision,
         megabytes=round(first.megabytes, 1),
         predictions=None if out is None else str(out / "predictions.jsonl"),
-        against=_against(contestants, found, seed) if len(found) > 1 else {},
+        against=against,
         report=report,
     )
-
-
-def _rounded(scores: Statistics) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in scores.items()}
-
-
-def _against(contestants: list[Use], found: list[Surprise], seed: int) -> dict[str, Any]:
-    first, other = found
-    tests = compare_scores(first.rows, other.rows, combine, seed=seed)
-    return {
-        "model": contestants[1].model,
-        "precision": other.precision,
-        "megabytes": round(other.megabytes, 1),
-        "tokens_per_second": round(other.speed, 1),
-        "scores": _rounded(METRIC.scores(other.rows)),
-        "difference": {n: round(test.mean, 4) for n, test in tests.items()},
-        "interval": {n: (round(t.low, 4), round(t.high, 4)) for n, t in tests.items()},
-        "p": {n: round(test.p, 5) for n, test in tests.items()},
-    }
 
 
 # -- losses ----------------------------------------------------------------------------------------
@@ -156,7 +138,7 @@ def surprised(opened: Opened, examples: Iterable[schema.Example], file: Path | N
                 kept.rows.append(row)
                 kept.labels.append(labels)
                 if write is not None:
-                    write({**example.row.values, **row, **_rounded(combine({**row, ROWS: 1}))})
+                    write({**example.row.values, **row, **rounded(combine({**row, ROWS: 1}))})
             events.emit(events.Progress(name, len(kept.rows), None, "rows"))
     if not kept.rows:
         raise BadData("in none of the rows there is anything to predict")
@@ -205,7 +187,7 @@ def sampled(
         with row_writer(out / "samples.jsonl", "wb") as write:
             for prompt, prediction in zip(prompts, made, strict=True):
                 write({"prompt": prompt, task.output: prediction.value, "stop": prediction.stop})
-    told = {"samples": len(made), **_rounded(variety([prediction.value for prediction in made]))}
+    told = {"samples": len(made), **rounded(variety([prediction.value for prediction in made]))}
     shown = "  ".join(f"{name} {value:g}" for name, value in told.items())
     lines = [("variety", shown), *(("wrote", _shown(prediction.value)) for prediction in made[:3])]
     events.emit(events.Block("Samples", tuple(lines)))

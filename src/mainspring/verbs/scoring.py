@@ -5,7 +5,7 @@ Predictions go to a file as they are made; in memory stay four numbers a row.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,17 +20,10 @@ from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadOption, Mismatch
 from mainspring.formulations import Prediction, Values
 from mainspring.metrics import Metric, Statistics
-from mainspring.metrics.intervals import (
-    Difference,
-    compare,
-    compare_scores,
-    interval,
-    score_intervals,
-)
 from mainspring.tasks import Task
 from mainspring.tasks.reading import Matched, by_columns, checked, match
 from mainspring.tasks.settings import remembered
-from mainspring.verbs.evaluation import Evaluation
+from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import row_writer
 
@@ -63,10 +56,6 @@ class Tally:
     def speed(self) -> float:
         """Generated tokens a second, reading and scoring included."""
         return self.tokens / max(self.seconds, 1e-9)
-
-
-def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in scores.items()}
 
 
 def score(
@@ -128,27 +117,15 @@ def score(
     first = tallies[0]
     against: dict[str, Any] = {}
     if len(tallies) > 1:
-        other = tallies[1]
-        tests = _compared(metric, first.rows, other.rows, seed)
-        against = {
-            "model": contestants[1].model,
-            "precision": other.precision,
-            "megabytes": round(other.megabytes, 1),
-            "tokens_per_second": round(other.speed, 1),
-            "scores": _rounded(metric.scores(other.rows)),
-            "difference": {n: round(test.mean, 4) for n, test in tests.items()},
-            "interval": {n: (round(t.low, 4), round(t.high, 4)) for n, t in tests.items()},
-            "p": {n: round(test.p, 5) for n, test in tests.items()},
-        }
-    spread = _intervals(metric, first.rows, seed)
+        against = comparison(metric, contestants[1].model, first, tallies[1], seed)
     return Evaluation(
         task=task.name,
         model=contestants[0].model,
         rows=len(first.rows),
         skipped=skipped.total,
-        scores=_rounded(metric.scores(first.rows)),
-        interval={n: (round(low, 4), round(high, 4)) for n, (low, high) in spread.items()},
-        baseline={n: _rounded(metric.scores(rows)) for n, rows in baseline.items() if rows},
+        scores=rounded(metric.scores(first.rows)),
+        interval=intervals(metric, first.rows, seed),
+        baseline={n: rounded(metric.scores(rows)) for n, rows in baseline.items() if rows},
         signature=metric.signature(kind),
         hit_limit=first.at_limit / len(first.rows),
         sources_cut=first.cut / len(first.rows),
@@ -160,20 +137,6 @@ def score(
         report=report,
         counts=dict(first.counts),
     )
-
-
-def _intervals(metric: Metric, rows: list[Statistics], seed: int) -> dict[str, tuple[float, float]]:
-    if metric.combine is not None:
-        return score_intervals(rows, metric.combine, seed=seed)
-    return {name: interval([row[name] for row in rows], seed=seed) for name in rows[0]}
-
-
-def _compared(
-    metric: Metric, a: list[Statistics], b: list[Statistics], seed: int
-) -> dict[str, Difference]:
-    if metric.combine is not None:
-        return compare_scores(a, b, metric.combine, seed=seed)
-    return {n: compare([row[n] for row in a], [row[n] for row in b], seed=seed) for n in a[0]}
 
 
 def _test_source(data: Path) -> Source:
@@ -236,7 +199,7 @@ def _scored(
                 if opened.formulation.generates:
                     row |= {"stop": prediction.stop, "tokens": prediction.tokens}
                 if metric.combine is None:  # a row has scores of its own
-                    row["scores"] = _rounded(found)
+                    row["scores"] = rounded(found)
                 write(row)
     tally.seconds = time.perf_counter() - started
     count = len(tally.rows)
