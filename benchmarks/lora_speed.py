@@ -9,7 +9,6 @@ from benchmarks.lora_contestants import ROWS, LoraSetup, mainspring, peft
 from benchmarks.measure import ratio, spread, turn_order
 from benchmarks.training_contestants import Steps, Trained, falls
 from benchmarks.turns import Contestant, playing
-from mainspring.errors import MainspringError
 from mainspring.training.rows import EncodedRows
 
 OURS = "Mainspring, as fit --lora does it"
@@ -17,21 +16,6 @@ SIXTEEN = f"transformers + peft, batches of {ROWS}"
 SAME = "transformers + peft, our batches"
 PEER = ("transformers", "peft")
 SOURCE, TARGET = 512, 128  # token limits
-# The shape of SmolLM2-135M (its config.json), for machines where the starter is not on the disk.
-SHAPE = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 100_000.0,
-    "tie_word_embeddings": True,
-}
 
 
 def run(context: Context) -> Result:
@@ -104,22 +88,11 @@ def result(
 
 def prepared(context: Context) -> tuple[Path, EncodedRows, str]:
     """The model's folder, the rows to learn from, and whose weights these are."""
-    from mainspring import registry
-    from mainspring.checkpoints.bundle import Bundle, load
-    from mainspring.core.init import build
     from mainspring.formulations import Limits, Setup
     from mainspring.formulations.causal import FORMULATION
 
     texts = material.corpus(context)
-    try:
-        bundle, weights = load("starter"), "The starter's weights"
-    except MainspringError:
-        tokenizer = material.tokenizer(context, texts)
-        family = registry.find("families", "llama")
-        config = {**SHAPE, "eos_token_id": tokenizer.eos_id, "bos_token_id": None}
-        model = build(family.spec(config, ()), material.SEED).eval()
-        bundle = Bundle(model, config, family, tokenizer)
-        weights = "Fresh weights of that shape"
+    bundle, weights = material.starter(context)
     assert bundle.tokenizer is not None
     values = [{"text": text, "target": summary} for text, summary in texts.train[:2000]]
     setup = Setup(Limits(SOURCE, TARGET), prefix="Summarize: ", suffix="\n")

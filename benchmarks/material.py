@@ -133,21 +133,27 @@ SMOLLM2_135M = {
 }
 
 
-def chat_model(context: Context) -> tuple[Path, str]:
-    """The folder of the starter, or else of a model of its shape, and whose weights these are."""
+def starter(context: Context, *, with_bos: bool = False) -> "tuple[Bundle, str]":
+    """The starter, or else a model of its shape with fresh weights, and whose weights these are.
+    `with_bos` is whether the fresh one names a token that texts begin with (that of padding)."""
     from mainspring import registry
     from mainspring.checkpoints.bundle import Bundle, load
     from mainspring.core.init import build
     from mainspring.errors import MainspringError
 
     try:
-        bundle, weights = load("starter"), "The starter's weights"
+        return load("starter"), "The starter's weights"
     except MainspringError:
         by = tokenizer(context, corpus(context))
         family = registry.find("families", "llama")
-        config = {**SMOLLM2_135M, "eos_token_id": by.eos_id, "bos_token_id": by.pad_id}
+        bos = by.pad_id if with_bos else None
+        config = {**SMOLLM2_135M, "eos_token_id": by.eos_id, "bos_token_id": bos}
         model = build(family.spec(config, ()), SEED).eval()
         generation = {"eos_token_id": by.eos_id, "pad_token_id": by.pad_id}
-        bundle = Bundle(model, config, family, by, generation)
-        weights = "Fresh weights of its shape"
+        return Bundle(model, config, family, by, generation), "Fresh weights of its shape"
+
+
+def chat_model(context: Context) -> tuple[Path, str]:
+    """The folder of `starter`, and whose weights these are."""
+    bundle, weights = starter(context, with_bos=True)
     return saved(context, "chat-135m", bundle), weights

@@ -1,18 +1,23 @@
 """The contestants of the LoRA benchmark learn the same; no test here measures time."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from benchmarks.entry import QUICK, Context
 from benchmarks.lora_contestants import ROWS, LoraSetup
 from benchmarks.training_contestants import Steps, Trained
 
 import nano
-from benchmarks import lora_contestants, lora_speed
+from benchmarks import lora_contestants, lora_speed, material
 from mainspring import registry
+from mainspring.checkpoints import bundle
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.core.init import build
+from mainspring.errors import Missing
 from mainspring.formulations import Limits, Setup
 from mainspring.formulations.causal import FORMULATION
 from mainspring.training.rows import EncodedRows
@@ -35,7 +40,7 @@ class Asked:
 def setup(tmp_path_factory: pytest.TempPathFactory) -> LoraSetup:
     family, tokenizer = registry.find("families", "llama"), nano.tokenizer()
     config = {
-        **lora_speed.SHAPE,
+        **material.SMOLLM2_135M,
         "vocab_size": tokenizer.vocabulary,
         "hidden_size": 36,
         "intermediate_size": 48,
@@ -90,7 +95,28 @@ def test_the_result_tells_ratios_and_checks() -> None:
     assert all(check.holds for check in found.checks) and len(found.tables[0].rows) == 3
 
 
+def test_without_the_starter_a_fresh_model_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> Bundle:
+        raise Missing(name)
+
+    tokenizer = nano.tokenizer()
+    sizes = {"vocab_size": 256, "hidden_size": 36, "num_hidden_layers": 1}
+    monkeypatch.setattr(bundle, "load", absent)
+    monkeypatch.setattr(material, "corpus", lambda context: None)
+    monkeypatch.setattr(material, "tokenizer", lambda context, texts: tokenizer)
+    monkeypatch.setattr(material, "SMOLLM2_135M", {**material.SMOLLM2_135M, **sizes})
+    context = Context(QUICK, 1, None, tmp_path, lambda line: None)
+    made, weights = material.starter(context)
+    assert (made.config["bos_token_id"], made.config["eos_token_id"]) == (None, tokenizer.eos_id)
+    assert weights == "Fresh weights of its shape"
+    folder, _ = material.chat_model(context)
+    config = json.loads((folder / "config.json").read_text())
+    assert (folder.name, config["bos_token_id"]) == ("chat-135m", tokenizer.pad_id)
+
+
 def test_the_shape_is_that_of_smollm2_135m() -> None:
     family = registry.find("families", "llama")
-    model = build(family.spec(lora_speed.SHAPE, ()))
+    model = build(family.spec(material.SMOLLM2_135M, ()))
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
