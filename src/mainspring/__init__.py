@@ -18,6 +18,7 @@ _PLACES = {
     "run": "mainspring.verbs.run",
     "evaluate": "mainspring.verbs.evaluate",
     "embed": "mainspring.verbs.embed",
+    "export": "mainspring.verbs.export",
     "get": "mainspring.verbs.get",
     "load": "mainspring.checkpoints.bundle",
     "show_progress": "mainspring.console",
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "embed",
     "evaluate",
+    "export",
     "fit",
     "get",
     "load",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from mainspring.errors import MainspringError
     from mainspring.verbs.embed import embed
     from mainspring.verbs.evaluate import evaluate
+    from mainspring.verbs.export import export
     from mainspring.verbs.fit import fit
     from mainspring.verbs.get import get
     from mainspring.verbs.run import run

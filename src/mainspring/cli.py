@@ -24,6 +24,7 @@ COMMANDS = {
     ),
     "evaluate": ("mainspring.verbs.evaluate:evaluate", "score a model, with baseline and interval"),
     "get": ("mainspring.verbs.get:get", "fetch a small pretrained model: starter, minilm"),
+    "export": ("mainspring.verbs.export:export", "write a model for other programs, as GGUF …"),
     "embed": ("mainspring.verbs.embed:command", "sentence vectors of texts, as .npy or .jsonl"),
     "graph build": ("mainspring.verbs.graph:build", "read documents into a knowledge graph"),
     "graph import": ("mainspring.verbs.graph:import_", "put triples into a knowledge graph"),

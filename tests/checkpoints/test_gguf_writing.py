@@ -8,6 +8,7 @@ import gguf_oracle as oracle
 import numpy as np
 import pytest
 import torch
+import transformers
 from gguf_oracle import CLOSE, MODELS, logits
 from test_gguf_tokenizer import TEMPLATE, TEXTS, read, stored, trained
 
@@ -187,6 +188,13 @@ def test_other_families_kinds_and_tokenizers_are_refused(tmp_path: Path) -> None
     with pytest.raises(
         BadOption, match="a `t5` model cannot be written as GGUF; can: llama, mistr"
     ):
+        ours.save_gguf(tmp_path / "model.gguf")
+
+
+def test_a_head_that_classifies_has_no_place(tmp_path: Path) -> None:
+    plain = oracle.tiny("llama")
+    ours = opened(transformers.LlamaForSequenceClassification(plain.config), tmp_path / "in")
+    with pytest.raises(Mismatch, match=r"GGUF has no place for the tensor `score.weight`"):
         ours.save_gguf(tmp_path / "model.gguf")
 
 

@@ -29,8 +29,8 @@ def test_every_family_is_listed_with_what_it_can_do() -> None:
     assert (
         rows["t5"]["pretraining"] == "span corruption" and "t5-mini" in rows["t5"]["from scratch"]
     )
-    assert rows["t5"]["export"] == "transformers"
-    assert rows["llama"]["export"] == "transformers, gguf"
+    assert rows["t5"]["export"] == "huggingface"
+    assert rows["llama"]["export"] == "huggingface, gguf"
     assert "summarize" in rows["llama"]["tasks"] and "entities" not in rows["llama"]["tasks"]
     assert "entities" in rows["bert"]["tasks"] and "summarize" not in rows["bert"]["tasks"]
     assert "summarize" not in rows["whisper"]["tasks"]  # it reads sound

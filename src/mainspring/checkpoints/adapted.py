@@ -31,18 +31,12 @@ def open_adapter(
     folder: Path, base: str | Path | None = None, dtype: torch.dtype | None = None
 ) -> tuple[Bundle, adapters.Adapter]:
     """The base model as the adapter in `folder` wants it, and the adapter itself, apart."""
-    named = base or adapters.read_config(folder).base
-    if not named:
-        raise Missing(f"{folder}: an adapter that names no base model; say which: load(…, base=…)")
-    beside = folder / named
-    place = beside if not Path(named).exists() and beside.is_dir() else named
-    if Path(place).is_dir() and Path(place).samefile(folder):
-        raise BadWeights(f"{folder}: an adapter that names itself as its base model")
+    place = base_of(folder, base)
     try:
         bundle = load(place, dtype=dtype)
     except Missing as error:
         raise Missing(
-            f"{folder}: an adapter for `{named}`, which is needed too: {error}\n"
+            f"{folder}: an adapter for `{place}`, which is needed too: {error}\n"
             "Where it lies elsewhere: load(…, base=…)"
         ) from None
     config = read_config(folder) if (folder / CONFIG).is_file() else bundle.config
@@ -54,6 +48,19 @@ def open_adapter(
     carried = {name: folder / name for name in CARRIED if (folder / name).is_file()}
     bundle.extra_files |= {name: file.read_bytes() for name, file in carried.items()}
     return bundle, adapter
+
+
+def base_of(folder: Path, base: str | Path | None = None) -> str | Path:
+    """The name or folder of the model that the adapter in `folder` belongs to: `base` where it is
+    given, else the one it names, which may lie beside it."""
+    named = base or adapters.read_config(folder).base
+    if not named:
+        raise Missing(f"{folder}: an adapter that names no base model; say which: load(…, base=…)")
+    beside = folder / named
+    place = beside if not Path(named).exists() and beside.is_dir() else named
+    if Path(place).is_dir() and Path(place).samefile(folder):
+        raise BadWeights(f"{folder}: an adapter that names itself as its base model")
+    return place
 
 
 def _with_heads(bundle: Bundle, config: dict[str, Any], added: Mapping[str, Tensor]) -> Bundle:

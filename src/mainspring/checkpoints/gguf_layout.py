@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring import spec
 from mainspring.checkpoints.gguf_file import GGUFFile
 from mainspring.checkpoints.gguf_rope import FREQUENCIES, READ, rope_scaling, rope_values
-from mainspring.errors import BadOption, BadWeights, Missing
+from mainspring.errors import BadOption, BadWeights, Mismatch, Missing
 from mainspring.weights.maps import SAME, Operation, Shifted
 
 if TYPE_CHECKING:
@@ -296,12 +296,16 @@ def their_name(architecture: Architecture, name: str) -> str:
 
 
 def gguf_name(architecture: Architecture, name: str) -> str:
-    """The GGUF name of one of `transformers`' tensors."""
+    """The GGUF name of one of `transformers`' tensors; Mismatch where there is none."""
     parts = re.fullmatch(r"(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)", name)
     assert parts is not None, name
     number, module, end = parts.groups()
     table = EDGES if number is None else architecture.layer
-    [known] = [short for short, long in table.items() if long == module]
+    known = next((short for short, long in table.items() if long == module), None)
+    if known is None:
+        raise Mismatch(
+            f"GGUF has no place for the tensor `{name}` of this model: it holds models that write"
+        )
     return f"{known}.{end}" if number is None else f"blk.{number}.{known}.{end}"
 
 

@@ -125,7 +125,7 @@ def models() -> Models:
 def _family(family: "Family") -> tuple[str, ...]:
     """What the family's example models can be fitted for; "-" where there is nothing."""
     from mainspring import registry
-    from mainspring.checkpoints.gguf_layout import ARCHITECTURES
+    from mainspring.checkpoints.exporting import FORMATS
     from mainspring.errors import Mismatch
     from mainspring.tasks import choose_formulation
 
@@ -137,8 +137,7 @@ def _family(family: "Family") -> tuple[str, ...]:
                 chosen = choose_formulation(registry.find("tasks", name), spec, to="fit")
                 can.setdefault(name, []).append(chosen.name)
     pretraining = dict.fromkeys(can.pop("pretrain", ()))
-    written = {kind for architecture in ARCHITECTURES.values() for kind in architecture.model_types}
-    export = ["transformers", *(["gguf"] if written & {*family.model_types} else [])]
+    export = [name for name, form in FORMATS.items() if form.serves(family)]
     cells = (family.model_types, can, pretraining, export, family.sizes)
     return (family.name, *(", ".join(cell) or "-" for cell in cells))
 
