@@ -9,8 +9,10 @@ from mainspring.errors import BadWeights, Mismatch
 from mainspring.formulations import Limits, Setup, special_ids
 from mainspring.formulations.classification import SEVERAL
 from mainspring.tasks import Task, checkpoint_prefix, choose_formulation
+from mainspring.tasks.answer import TASK as ANSWER
 from mainspring.tasks.classify import TASK as CLASSIFY
 from mainspring.tasks.pretrain import TASK as PRETRAIN
+from mainspring.tasks.reading import named_columns
 from mainspring.tasks.relations import TASK as RELATIONS
 from mainspring.tasks.settings import FILE, setup_bytes, setup_of
 from mainspring.tasks.summarize import TASK as SUMMARIZE
@@ -59,6 +61,19 @@ def test_a_prefix_comes_from_the_config_or_is_none() -> None:
     assert checkpoint_prefix(PRETRAIN, {"task_specific_params": params}) == ""
     assert checkpoint_prefix(SUMMARIZE, {"task_specific_params": None}) == ""
     assert checkpoint_prefix(SUMMARIZE, {}) == ""
+
+
+def test_inputs_are_told_from_options() -> None:
+    given = ANSWER.read_options({"question": "Who?", "n-best": "2"}, ())
+    assert ANSWER.apart(given) == ({"question": "Who?"}, {"n_best": 2})
+    assert SUMMARIZE.apart({}) == ({}, {})
+
+
+def test_columns_are_named_one_by_one_or_by_field() -> None:
+    named = {"columns": {"text": "a", "label": "b"}, "text": "c", "target": None}
+    assert named_columns(named) == {"text": "c", "label": "b"}
+    assert named_columns({"columns": None, "text": None, "target": "d"}) == {"target": "d"}
+    assert named_columns({"text": ""}) == {"text": ""}  # some tables have a column without a name
 
 
 def test_settings_are_stored_and_found_again() -> None:

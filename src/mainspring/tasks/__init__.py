@@ -139,6 +139,12 @@ class Task:
                 raise BadOption.unknown("option", "--" + name.replace("_", "-"), names)
         return values
 
+    def apart(self, given: Values) -> tuple[Values, Values]:
+        """What `read_options` gives, as the inputs in it and the task's own options."""
+        fields = {field.name for field in self.inputs}
+        inputs = {name: value for name, value in given.items() if name in fields}
+        return inputs, {name: value for name, value in given.items() if name not in fields}
+
 
 ByColumns = Callable[[Task, Values, Sequence[str], Mapping[str, str]], tuple[Task, Values]]
 

@@ -16,6 +16,12 @@ PIECE = 2_000  # characters of a plain text that are read as one row
 Matched = tuple[schema.Layout, dict[str, str]]
 
 
+def named_columns(options: Mapping[str, Any]) -> dict[str, str]:
+    """Field name -> column, as the user named them by a verb's options."""
+    short = {name: options[name] for name in ("text", "target") if options.get(name) is not None}
+    return {**(options.get("columns") or {}), **short}
+
+
 def _place(source: Source) -> str | None:
     return next((str(file) for file in source.files if file is not None), None)
 

@@ -47,7 +47,7 @@ from mainspring.formulations import (
 )
 from mainspring.formulations.prediction import generation_options
 from mainspring.tasks import Task, choose_formulation
-from mainspring.tasks.reading import by_columns
+from mainspring.tasks.reading import by_columns, named_columns
 from mainspring.tasks.settings import FILE as TASK_FILE
 from mainspring.tasks.settings import check_source, setup_bytes, setup_of
 from mainspring.text import duration, listed
@@ -97,7 +97,7 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
     named, [source, *_] = named_columns(options), sources(options["data"])
     task, found = by_columns(task, given, source, named)
     options = {**options, "task_options": {**options["task_options"], **found}}
-    fields = {field.name for field in task.inputs}
+    inputs, _ = task.apart(given)
     skipped = SkipLog(out / SKIPPED_FILE, strict=options["strict"])
     with skipped:
         data = open_data(
@@ -107,17 +107,11 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
             named=named,
             seed=options["seed"],
             skipped=skipped,
-            given={name: value for name, value in given.items() if name in fields},
+            given=inputs,
         )
     data.splits.save(out / SPLITS_FILE)
     bundle = _bundle(options, data, out, resume)
     return _Run(options, command, out, task, data, bundle).go(resume)
-
-
-def named_columns(options: dict[str, Any]) -> dict[str, str]:
-    """Field name -> column, as the user named them."""
-    short = {name: options[name] for name in ("text", "target") if options[name]}
-    return {**(options["columns"] or {}), **short}
 
 
 def _bundle(options: dict[str, Any], data: DataSet, out: Path, resume: bool) -> Bundle:

@@ -215,6 +215,7 @@ def _request(options: Mapping[str, Any]) -> "Request":
     """The inputs, read as `run` reads those of a task with one text."""
     from mainspring.data.schema import Field
     from mainspring.tasks import Task
+    from mainspring.tasks.reading import named_columns
     from mainspring.verbs.applying import Request
     from mainspring.verbs.opening import Use
 
@@ -226,7 +227,7 @@ def _request(options: Mapping[str, Any]) -> "Request":
         inputs=tuple(map(str, options["inputs"])),
         use=Use(options["model"], None, {}, "split", options["precision"], options["device"], {}),
         out=None,
-        named={} if options["text"] is None else {"text": options["text"]},
+        named=named_columns(options),
         given={},
         lines=options["lines"],
         strict=options["strict"],

@@ -87,8 +87,10 @@ def evaluate(
     task_options
         The task's own options: `mainspring tasks NAME` lists them.
     """
-    check_choices(evaluate, locals())
+    options = locals()
+    check_choices(evaluate, options)
     wait_politely()
+    from mainspring.tasks.reading import named_columns
     from mainspring.verbs.opening import Use, model_for
     from mainspring.verbs.scoring import score
 
@@ -102,7 +104,7 @@ def evaluate(
     found: Task = registry.find("tasks", task)
     given = found.read_options(task_options, list(inspect.signature(evaluate).parameters))
     found = found.variant(found, given)
-    fields = {field.name for field in found.inputs}
+    inputs, own = found.apart(given)
     use = Use(
         model=model_for(found, model),
         max_source=max_source,
@@ -110,21 +112,20 @@ def evaluate(
         on_long=on_long,
         precision=precision,
         device=device,
-        options={name: value for name, value in given.items() if name not in fields},
+        options=own,
     )
     contestants = [use]
     if against or against_precision:
         contestants.append(
             replace(use, model=against or use.model, precision=against_precision or precision)
         )
-    short = {name: column for name, column in (("text", text), ("target", target)) if column}
     return score(
         found,
         Path(data),
         contestants=contestants,
         out=None if out is None else Path(out),
-        named={**(columns or {}), **short},
-        given={name: value for name, value in given.items() if name in fields},
+        named=named_columns(options),
+        given=inputs,
         limit=limit,
         seed=seed,
         strict=strict,

@@ -141,16 +141,16 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     """The predictions that `run` gives for these options, each as soon as it is made."""
     check_choices(run, options)
     wait_politely()
+    from mainspring.tasks.reading import named_columns
     from mainspring.verbs.applying import Request, apply
     from mainspring.verbs.constraining import stated
     from mainspring.verbs.opening import Use, model_for
 
-    out, text = options["out"], options["text"]
+    out = options["out"]
     task: Task = registry.find("tasks", options["task"])
     given = task.read_options(options["task_options"], list(inspect.signature(run).parameters))
     task = task.variant(task, given)
-    fields = {field.name for field in task.inputs}
-    short = {} if text is None else {"text": text}
+    inputs, own = task.apart(given)
     request = Request(
         task=task,
         inputs=tuple(map(str, options["inputs"])),
@@ -161,12 +161,12 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
             on_long=options["on_long"],
             precision=options["precision"],
             device=options["device"],
-            options={name: value for name, value in given.items() if name not in fields},
+            options=own,
             constraint=stated(options),
         ),
         out=None if out is None else Path(out),
-        named={**(options["columns"] or {}), **short},
-        given={name: value for name, value in given.items() if name in fields},
+        named=named_columns(options),
+        given=inputs,
         lines=options["lines"],
         strict=options["strict"],
     )
