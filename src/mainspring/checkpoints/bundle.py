@@ -63,6 +63,12 @@ class Bundle:
     def spec(self) -> spec.Model:
         return self.model.spec
 
+    @property
+    def hears(self) -> bool:
+        """Whether the model reads sound."""
+        encoder = self.spec.encoder
+        return encoder is not None and isinstance(encoder.embedding, spec.AudioEmbedding)
+
     def generate(
         self,
         input_ids: Tensor,
@@ -76,12 +82,26 @@ class Bundle:
         """Token ids (rows, length), as `transformers`' `generate` returns them for the same
         arguments: with the decoder's start token, padded on the right.
 
+        A model that hears takes log-mel features (rows, bins, frames) of any length in place of
+        ids, and the options of `mainspring.generation.speech` besides; its ids come without the
+        prompt and the end token.
+
         `constraint` is what the output must fit (`mainspring.generation.constrained`), `draft` a
         smaller model that writes ahead (`mainspring.generation.speculative`).
         """
         from mainspring.generation.options import GenerationOptions
         from mainspring.generation.search import generate
 
+        if self.hears:
+            from mainspring.generation import speech
+            from mainspring.generation.long_form import generate_speech
+
+            if decoder_input_ids is not None or constraint is not None or draft is not None:
+                raise BadOption(
+                    "a speech model's text takes no `decoder_input_ids`, `constraint` or `draft`"
+                )
+            settings = speech.merge(self.generation, options)
+            return generate_speech(self.model, input_ids, attention_mask, *settings)
         merged = GenerationOptions.merge(self.generation, **options)
         decode = None if self.tokenizer is None else self.tokenizer.decode
         return generate(

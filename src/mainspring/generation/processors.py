@@ -251,13 +251,15 @@ def build_processors(
     encoder_ids: Tensor | None = None,
     pads: Tensor | None = None,
     constraint: "Constraint | None" = None,
+    rules: Sequence[Processor] = (),
 ) -> list[Processor]:
     """The processors that `options` ask for, in order.
 
     `prompt` is the length of the prompt in tokens, `vocabulary` the number of logits.
     `encoder_ids` are the inputs BS (the prompt itself where there is no encoder), `pads` the
-    number of padding tokens on the left of each prompt. A `constraint` decides last but for the
-    choice by chance, and no end is forced before it is fulfilled.
+    number of padding tokens on the left of each prompt. `rules` are those of the kind of text, such
+    as timestamps. A `constraint` decides last but for the choice by chance, and no end is forced
+    before it is fulfilled.
     """
     o, eos = options, options.eos_ids
     longest, shortest = o.limits(prompt)
@@ -311,6 +313,7 @@ def build_processors(
     first = prompt if prompt > 1 or o.forced_bos_token_id is None else prompt + 1
     if o.begin_suppress_tokens and some(o.begin_suppress_tokens):
         made.append(Suppress(some(o.begin_suppress_tokens), only_at=first))
+    made += rules
     if constraint is not None:
         made.append(constraint.processor(first, vocabulary, eos, branches=o.num_beams > 1))
     if o.do_sample:

@@ -8,7 +8,7 @@ Greedy decoding and sampling are here, beam search in `beam`. Finished rows leav
 work is done for them, and the tokens of the rows that stay do not depend on them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,8 @@ def generate(
     constraint: Constraint | None = None,
     draft: Draft | None = None,
     cache: Cache | None = None,
+    memory: Tensor | None = None,
+    rules: Sequence[Processor] = (),
 ) -> Generated:
     """Continues prompts (BT), or writes from an encoder's inputs.
 
@@ -72,13 +74,23 @@ def generate(
     is called after each step of greedy decoding and sampling. `decode` turns ids into text and is
     needed for `stop_strings`. `constraint` is what the output must fit, `draft` a smaller model
     that writes ahead, `cache` one that holds the beginning of the prompt already (see `session`).
-    BadOption where the options do not fit the input.
+    `memory` (BSD) is what the encoder made of the inputs, where it has read them already; `rules`
+    are processors beyond those of the options. BadOption where the options do not fit the input.
     """
     ending = Ending(options, decode)
     scores = None
     with torch.inference_mode():
         begun = _begin(
-            model, input_ids, attention_mask, options, decoder_input_ids, constraint, draft, cache
+            model,
+            input_ids,
+            attention_mask,
+            options,
+            decoder_input_ids,
+            constraint,
+            draft,
+            cache,
+            memory,
+            rules,
         )
         prompt = begun.prompt
         if options.num_beams > 1:
@@ -160,10 +172,12 @@ def _begin(
     constraint: Constraint | None,
     draft: Draft | None,
     cache: Cache | None,
+    memory: Tensor | None = None,
+    rules: Sequence[Processor] = (),
 ) -> _Begun:
     if cache is not None and (model.encoder is not None or len(inputs) > 1):
         raise Mismatch("a cache is read on from by one row of a decoder-only model")
-    state, prompt = start(model, inputs, attention_mask, options, decoder_input_ids, cache)
+    state, prompt = start(model, inputs, attention_mask, options, decoder_input_ids, cache, memory)
     head = dict(model.spec.heads)["vocabulary"]
     assert isinstance(head, spec.VocabularyHead)
     processors = build_processors(
@@ -173,6 +187,7 @@ def _begin(
         encoder_ids=None if inputs.is_floating_point() else inputs,
         pads=None if state.keep_BS is None else state.keep_BS.int().argmax(1),
         constraint=constraint,
+        rules=rules,
     )
     drafting = None
     if draft is not None:

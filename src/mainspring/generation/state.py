@@ -120,10 +120,12 @@ def start(
     options: GenerationOptions,
     decoder_input_ids: Tensor | None = None,
     cache: Cache | None = None,
+    memory: Tensor | None = None,
 ) -> tuple[State, Tensor]:
     """(the state before the prompt is read, the prompt's ids BT).
 
-    A `cache` that holds the beginning of the one prompt already is read on from.
+    A `cache` that holds the beginning of the one prompt already is read on from. `memory` is what
+    the encoder made of the inputs, where it has read them already.
     """
     if model.training:
         raise Mismatch("the model is in training mode, with dropout; call `model.eval()` first")
@@ -145,7 +147,9 @@ def start(
         if keep is not None:
             state.pad(keep)
     else:
-        state = State(model, capacity, prompt.device, model.encode(inputs, keep), keep)
+        if memory is None:
+            memory = model.encode(inputs, keep)
+        state = State(model, capacity, prompt.device, memory, keep)
     return state, prompt
 
 
