@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mainspring import __version__, registry
-from mainspring.errors import MainspringError
+from mainspring.errors import BadOption, MainspringError
 
 # verb -> (module:function, the line shown by `mainspring --help`)
 COMMANDS = {
@@ -84,7 +84,9 @@ def call(argv: Sequence[str]) -> Any:
         + ".",
         result_action="return_value",
         # --choices yes no: all words up to the next option.
-        default_parameter=cyclopts.Parameter(consume_multiple=True, negative_iterable=()),
+        default_parameter=cyclopts.Parameter(
+            consume_multiple=True, negative_iterable=(), converter=converted
+        ),
     )
     groups = {name: cyclopts.App(name=name, result_action="return_value") for name in GROUPS}
     for group in groups.values():
@@ -96,6 +98,18 @@ def call(argv: Sequence[str]) -> Any:
         return app(list(argv), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
         raise UsageError(str(error), argv) from None
+
+
+def converted(kind: Any, tokens: Any) -> Any:
+    """An option's words as a value of its kind. By itself Cyclopts rounds where it wants a whole
+    number; here such words are refused."""
+    import cyclopts
+
+    if kind is int:
+        [token] = tokens
+        if "." in token.value and not float(token.value).is_integer():
+            raise BadOption(f"{token.keyword} must be a whole number, not {token.value}")
+    return cyclopts.convert(kind, tokens)
 
 
 class UsageError(MainspringError):

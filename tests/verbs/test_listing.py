@@ -1,12 +1,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nano
 from mainspring import registry
 from mainspring.checkpoints.packaged import CACHE_VARIABLE, TABLE
-from mainspring.verbs import check_choices
+from mainspring.errors import BadOption
+from mainspring.tasks.answer import TASK as ANSWER
+from mainspring.verbs import check_values
 from mainspring.verbs.fit import fit
 from mainspring.verbs.listing import Listing, cached_models, models, tasks
 
@@ -78,6 +81,14 @@ def test_a_listing_is_one_json_object() -> None:
     assert text[0].startswith("family ") and any(line.startswith("model ") for line in text)
 
 
-def test_choices_are_checked_for_calls_from_python() -> None:
+def test_values_are_checked_for_calls_from_python() -> None:
     options = {"schedule": "cosine", "optimizer": "adamw", "precision": "auto", "device": "cpu"}
-    check_choices(fit, {**options, "tokenizer": "unigram"})
+    check_values(fit, {**options, "tokenizer": "unigram"})
+    check_values(fit, {"steps": np.int64(3), "minutes": 2.5, "seed": 0, "lora": None})
+    for steps in (2.5, "3"):
+        with pytest.raises(BadOption, match="--steps must be a whole number"):
+            check_values(fit, {"steps": steps})
+    [option] = [option for option in ANSWER.options if option.name == "n_best"]
+    assert option.read(2.0) == option.read("2") == 2
+    with pytest.raises(BadOption, match=r"--n-best must be a whole number, not 2\.5"):
+        option.read(2.5)

@@ -36,7 +36,10 @@ class Option:
         try:
             value = self.kind(given)
         except ValueError:
-            raise BadOption(f"{flag} must be a number, not {given!r}") from None
+            value = None
+        whole = self.kind is int
+        if value is None or (whole and isinstance(given, float) and value != given):
+            raise BadOption(f"{flag} must be a {'whole ' * whole}number, not {given!r}")
         if self.choices and value not in self.choices:
             raise BadOption.unknown(flag, str(value), self.choices)
         if self.least is not None and not float(value) >= self.least:

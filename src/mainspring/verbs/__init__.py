@@ -5,7 +5,7 @@ Python, lines for the command line.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, SupportsIndex, get_args, get_origin, get_type_hints
 
 from mainspring.errors import BadOption
 
@@ -19,11 +19,17 @@ class Result(Protocol):
         """What goes to standard output: text for people, or JSON objects."""
 
 
-def check_choices(verb: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """BadOption where an option's value is none of those its annotation lists. The command line
-    checks that itself; a call from Python comes unchecked."""
+def check_values(verb: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """BadOption where an option's value is none of those its annotation lists, or not whole where
+    it counts something. The command line checks that itself; a call from Python comes unchecked."""
     for name, kind in get_type_hints(verb).items():
-        literals = [part for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
+        value, kinds = options.get(name), (kind, *get_args(kind))
+        if value is None:
+            continue
+        literals = [part for part in kinds if get_origin(part) is Literal]
         choices = [choice for literal in literals for choice in get_args(literal)]
-        if choices and options[name] is not None and options[name] not in choices:
-            raise BadOption.unknown(f"--{name.replace('_', '-')}", str(options[name]), choices)
+        flag = f"--{name.replace('_', '-')}"
+        if choices and value not in choices:
+            raise BadOption.unknown(flag, str(value), choices)
+        if int in kinds and not isinstance(value, SupportsIndex):
+            raise BadOption(f"{flag} must be a whole number, not {value!r}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mainspring import events
 from mainspring.errors import BadOption
 from mainspring.threads import wait_politely
-from mainspring.verbs import check_choices
+from mainspring.verbs import check_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +127,7 @@ def command(*args: Any, **kwargs: Any) -> Vectors:
 
 def _embedded(options: Mapping[str, Any], keep: Any) -> Vectors:
     """Embeds everything: into the file where there is one, else each vector goes to `keep`."""
-    check_choices(embed, options)
+    check_values(embed, options)
     out = None if options["out"] is None else Path(options["out"])
     if out is not None and out.suffix not in SUFFIXES:
         raise BadOption(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")

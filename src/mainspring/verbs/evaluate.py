@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mainspring import registry
 from mainspring.threads import wait_politely
-from mainspring.verbs import check_choices
+from mainspring.verbs import check_values
 from mainspring.verbs.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def evaluate(
         The task's own options: `mainspring tasks NAME` lists them.
     """
     options = locals()
-    check_choices(evaluate, options)
+    check_values(evaluate, options)
     wait_politely()
     from mainspring.tasks.reading import named_columns
     from mainspring.verbs.opening import Use, model_for

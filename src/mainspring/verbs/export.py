@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mainspring.errors import BadOption
-from mainspring.verbs import check_choices
+from mainspring.verbs import check_values
 
 if TYPE_CHECKING:
     from mainspring.checkpoints.bundle import Bundle
@@ -63,7 +63,7 @@ def export(
     base
         Where an adapter's base model lies, if not where the adapter says.
     """
-    check_choices(export, {"format": format, "type": type})
+    check_values(export, {"format": format, "type": type})
     from mainspring.checkpoints.bundle import load
     from mainspring.checkpoints.exporting import FORMATS, stored_bytes
     from mainspring.checkpoints.locate import locate

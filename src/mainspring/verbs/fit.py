@@ -14,7 +14,7 @@ from mainspring import events, registry
 from mainspring.errors import BadOption, Missing
 from mainspring.threads import wait_politely
 from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE
-from mainspring.verbs import check_choices
+from mainspring.verbs import check_values
 
 if TYPE_CHECKING:
     from mainspring.tasks import Task
@@ -250,7 +250,7 @@ def _flag(name: str) -> str:
 
 def check(options: dict[str, Any]) -> None:
     """BadOption where a value is out of its range or two options exclude each other."""
-    check_choices(fit, options)
+    check_values(fit, options)
     task: Task = registry.find("tasks", options["task"])
     stated = task.read_options(options["task_options"], list(inspect.signature(fit).parameters))
     for option in task.options:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from mainspring import events
 from mainspring.errors import BadOption, Missing
 from mainspring.threads import wait_politely
-from mainspring.verbs import check_choices
+from mainspring.verbs import check_values
 from mainspring.verbs.graph_results import Asked, Done, Queried
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def build(
     strict
         Stop at the first broken row instead of counting it.
     """
-    check_choices(build, locals())
+    check_values(build, locals())
     if model is not None and (entities or relations):
         raise BadOption("--model writes triples by itself; leave out --entities and --relations")
     if relation_names is not None and (entities or relations):
@@ -227,7 +227,7 @@ def query(
     rows
         The most rows that are given.
     """
-    check_choices(globals()["query"], locals())
+    check_values(globals()["query"], locals())
     from mainspring.graph.querying import run_query
     from mainspring.graph.store import existing
     from mainspring.graph.vocabulary import prefixes

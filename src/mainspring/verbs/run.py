@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mainspring import registry
 from mainspring.events import Answer, emit
 from mainspring.threads import wait_politely
-from mainspring.verbs import check_choices
+from mainspring.verbs import check_values
 
 if TYPE_CHECKING:
     from mainspring.tasks import Task
@@ -139,7 +139,7 @@ GENERATION = (
 
 def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     """The predictions that `run` gives for these options, each as soon as it is made."""
-    check_choices(run, options)
+    check_values(run, options)
     wait_politely()
     from mainspring.tasks.reading import named_columns
     from mainspring.verbs.applying import Request, apply
