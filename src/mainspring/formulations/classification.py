@@ -36,7 +36,7 @@ from mainspring.formulations import (
     Values,
     shown_tokens,
 )
-from mainspring.formulations.inputs import in_batches, in_chunks, kept, padded
+from mainspring.formulations.inputs import in_batches, in_chunks, kept, padded, too_long
 from mainspring.formulations.pairs import has_types, pair_layout
 from mainspring.formulations.prediction import tokenizer_of
 
@@ -308,8 +308,7 @@ def _reading(
     if not example.source_lost:
         return Reading([example], tokens)
     if how.on_long == "refuse":
-        error = f"the text has {tokens} tokens and the model reads {limit}"
-        return Reading([], tokens, tokens, error)
+        return Reading([], tokens, tokens, too_long(tokens, limit))
     if how.on_long == "cut" or row.get("second"):
         return Reading([example], tokens, example.source_lost)
     room = limit - sum(map(len, tokenizer.frame))

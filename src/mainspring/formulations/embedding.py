@@ -19,7 +19,7 @@ from mainspring.core.heads import EmbeddingHead
 from mainspring.data.windows import token_windows
 from mainspring.errors import BadOption, Mismatch
 from mainspring.formulations import OnDone
-from mainspring.formulations.inputs import in_batches, in_chunks, kept, padded
+from mainspring.formulations.inputs import in_batches, in_chunks, source_tensors
 from mainspring.formulations.pairs import frame
 from mainspring.formulations.prediction import tokenizer_of
 
@@ -139,10 +139,8 @@ def _spans(tokens: int, room: int, on_long: OnLongText) -> list[tuple[int, int]]
 @torch.inference_mode()
 def _vectors(model: Embedder, rows: list[list[int]]) -> Vector:
     bundle = model.bundle
-    ids_BS = padded(rows, tokenizer_of(bundle).pad_id or 0, 1)
-    keep_BS = kept(rows, ids_BS.shape[1])
     device = next(bundle.model.parameters()).device
-    ids_BS, keep_BS = ids_BS.to(device), None if keep_BS is None else keep_BS.to(device)
+    ids_BS, keep_BS = source_tensors(rows, tokenizer_of(bundle).pad_id or 0, device)
     if bundle.spec.encoder is None:
         x_BTD = bundle.model.decode(ids_BS, keep_BS=keep_BS)
     else:

@@ -38,6 +38,20 @@ def kept(rows: Sequence[Sequence[int]], width: int, *, left: bool = False) -> Te
     return at_S >= width - lengths_B1 if left else at_S < lengths_B1
 
 
+def source_tensors(
+    rows: Sequence[Sequence[int]], pad: int, device: torch.device, *, left: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """What a model reads for rows of ids, on its device: `padded` and `kept`."""
+    ids_BS = padded(rows, pad, 1, left=left)
+    keep_BS = kept(rows, ids_BS.shape[1], left=left)
+    return ids_BS.to(device), None if keep_BS is None else keep_BS.to(device)
+
+
+def too_long(tokens: int, limit: int) -> str:
+    """Why an input is refused."""
+    return f"the text has {tokens} tokens and the model reads {limit}"
+
+
 def common_end(*rows: Sequence[int]) -> int:
     """How many tokens all rows end with."""
     columns = zip(*map(reversed, rows), strict=False)

@@ -30,8 +30,8 @@ from mainspring.formulations.inputs import (
     cut_before_end,
     in_batches,
     in_chunks,
-    kept,
-    padded,
+    source_tensors,
+    too_long,
 )
 from mainspring.generation.options import GenerationOptions
 from mainspring.generation.search import generate
@@ -140,7 +140,7 @@ def _pieces(
         if len(ids) <= limit:
             parts = [ids]
         elif how.on_long == "refuse" or (how.on_long == "split" and how.constraint):
-            error = f"the text has {len(ids)} tokens and the model reads {limit}"
+            error = too_long(len(ids), limit)
             if how.on_long == "split":
                 error += (
                     "; the answers to its windows cannot be joined to one that fits: "
@@ -173,9 +173,8 @@ def _inputs(bundle: Bundle, pieces: Sequence[_Piece], tokenizer: Tokenizer) -> t
     rows = [piece.ids for piece in pieces]
     pad = tokenizer.pad_id or 0
     device = next(bundle.model.parameters()).device
-    ids_BS = padded(rows, pad, 1, left=left)
-    keep_BS = kept(rows, ids_BS.shape[1], left=left)
-    return ids_BS.to(device), None if keep_BS is None else keep_BS.long().to(device)
+    ids_BS, keep_BS = source_tensors(rows, pad, device, left=left)
+    return ids_BS, None if keep_BS is None else keep_BS.long()
 
 
 def _answer(

@@ -28,7 +28,7 @@ from mainspring.formulations import (
     SpecialIds,
     Values,
 )
-from mainspring.formulations.inputs import in_batches, in_chunks
+from mainspring.formulations.inputs import in_batches, in_chunks, too_long
 from mainspring.formulations.pairs import Pair, Window, pair_up, stride
 from mainspring.formulations.prediction import OnText, tokenizer_of
 from mainspring.formulations.span_examples import (
@@ -154,7 +154,7 @@ def _point(
 def _reading(pair: Pair, parts: Sequence[Part], setup: Setup) -> Reading:
     tokens = pair.question_tokens + len(pair.places)
     if not parts:
-        error = f"the text has {tokens} tokens and the model reads {setup.limits.source}"
+        error = too_long(tokens, setup.limits.source)
         return Reading(Found((), 0.0), pair.places, tokens, tokens, 0, error)
     keep = max(LARGEST, int(setup.options.get("n_best", 1)))
     found = merged([(candidates, no_answer) for _, candidates, no_answer in parts], keep)

@@ -45,7 +45,14 @@ from mainspring.formulations import (
     SpecialIds,
     Values,
 )
-from mainspring.formulations.inputs import in_batches, in_chunks, kept, padded
+from mainspring.formulations.inputs import (
+    in_batches,
+    in_chunks,
+    kept,
+    padded,
+    source_tensors,
+    too_long,
+)
 from mainspring.formulations.prediction import OnText, tokenizer_of
 from mainspring.formulations.tagging import Rules, best_labels, broken_rules, rules_of
 from mainspring.formulations.units import (
@@ -276,8 +283,7 @@ def _read(
         text = _Text(row, units, windows)
         if len(windows) > 1 and how.on_long == "refuse":
             around = sum(map(len, tokenizer.frame))
-            limit = setup.limits.source
-            text.error = f"the text has {count + around} tokens and the model reads {limit}"
+            text.error = too_long(count + around, setup.limits.source)
             text.windows, text.unread = [], count
         elif len(windows) > 1 and how.on_long == "cut":
             text.windows, text.unread = [Window(0, size, 0, size)], count - size
@@ -300,11 +306,8 @@ def _look(bundle: Bundle, batch: Sequence[_Piece], tokenizer: Tokenizer) -> None
     before, after = tokenizer.frame
     device = next(bundle.model.parameters()).device
     rows = [[*before, *p.text.units.ids[p.window.start : p.window.end], *after] for p in batch]
-    ids_BS = padded(rows, tokenizer.pad_id or 0, 1)
-    keep_BS = kept(rows, ids_BS.shape[1])
-    logits_BSC = read_logits(
-        bundle.model, ids_BS.to(device), None if keep_BS is None else keep_BS.to(device)
-    )
+    ids_BS, keep_BS = source_tensors(rows, tokenizer.pad_id or 0, device)
+    logits_BSC = read_logits(bundle.model, ids_BS, keep_BS)
     found_BSC = logits_BSC.log_softmax(-1).cpu().numpy()
     for row, piece in enumerate(batch):
         units = piece.text.units
