@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mainspring import spec
 from mainspring.compute.stacked_cache import StackedCache
-from mainspring.compute.step_parts import Norms, Parts, layer_parts
+from mainspring.compute.step_parts import Parts, layer_parts
 from mainspring.core.cache import Cache, LayerCache
 from mainspring.core.masks import AttentionMask
 from mainspring.core.positions import RelativePositionBias
@@ -96,8 +96,9 @@ class StepDecoder(nn.Module):
             memory_mask = _memory_mask(cache, memory_keep_BS, batch, memory_BSD)
         places: tuple[Tensor, ...] = ()
         held: tuple[Tensor, ...] = ()
+        added: Tensor | None = None
         for i, part in enumerate(self._parts):
-            y_BD = _enter(part.norms, x_BD)
+            x_BD, y_BD = part.norms.enter(x_BD, added)
             qkv_BNE = part.qkv(y_BD).view(batch, -1, part.head_width)
             if part.head_norms is not None or part.turn is not None:
                 qk_BNE = qkv_BNE.narrow(1, 0, part.turned)
@@ -114,14 +115,14 @@ class StepDecoder(nn.Module):
                 keys = keys.narrow(2, end - mask.keys, mask.keys)
                 values = values.narrow(2, end - mask.keys, mask.keys)
             y = part.attend(q_BKGE, keys, values, mask, bias, part.scale, **part.cap)
-            x_BD = _leave(part.norms, x_BD, part.o(y.reshape(batch, -1)))
+            x_BD, added = part.norms.leave(x_BD, part.o(y.reshape(batch, -1)))
             if part.cross is not None:
-                y_BD = _enter(part.cross_norms, x_BD)
+                x_BD, y_BD = part.cross_norms.enter(x_BD, added)
                 y_BD = self._cross(part, y_BD, memory_BSD, memory_mask, cache.layers[i])
-                x_BD = _leave(part.cross_norms, x_BD, y_BD)
-            y_BD = part.down(part.expand(_enter(part.feed_norms, x_BD)))
-            x_BD = _leave(part.feed_norms, x_BD, y_BD)
-        return stack.final_norm(x_BD)[:, None]
+                x_BD, added = part.cross_norms.leave(x_BD, y_BD)
+            x_BD, y_BD = part.feed_norms.enter(x_BD, added)
+            x_BD, added = part.feed_norms.leave(x_BD, part.down(part.expand(y_BD)))
+        return stack.final_norm(x_BD if added is None else x_BD + added)[:, None]
 
     def _cross(
         self,
@@ -159,18 +160,9 @@ class StepDecoder(nn.Module):
             position_bias = self.stack.position_bias
             assert isinstance(position_bias, RelativePositionBias)
             at_S = torch.arange(max(2 * keys, 128), device=position_bias.table.weight.device)
-            made = position_bias(at_S[-1:], at_S).to(self.dtype)
+            made = position_bias(at_S[-1:], at_S).to(self.dtype).contiguous()
             self._bias_1H1S = made
         return made[..., made.shape[-1] - keys :]
-
-
-def _enter(norms: Norms, x_BD: Tensor) -> Tensor:
-    return x_BD if norms.before is None else norms.before(x_BD)
-
-
-def _leave(norms: Norms, x_BD: Tensor, y_BD: Tensor) -> Tensor:
-    x_BD = x_BD + (y_BD if norms.after is None else norms.after(y_BD))
-    return x_BD if norms.closing is None else norms.closing(x_BD)
 
 
 def _rotate(x_BNE: Tensor, cos_B1E: Tensor, sin_B1E: Tensor) -> None:
@@ -193,7 +185,7 @@ def _mask(
 ) -> AttentionMask:
     """The mask of the newest of `end` positions over those that it sees: the last `window`."""
     keys = end if window is None else min(window, end)
-    keep_BS = None if keep_BS is None else keep_BS[:, end - keys :]
+    keep_BS = None if keep_BS is None else keep_BS[:, end - keys :].bool()
     return AttentionMask(spec.FullMask(), 1, keys, device, keep_BS=keep_BS)
 
 
@@ -207,9 +199,7 @@ def _memory_mask(
         made_of, mask = cache.memory_mask
         if made_of is keep_BS and (mask.queries, mask.keys) == (queries, keys):
             return mask
-    hides = keep_BS is not None and not bool(keep_BS.all())
-    mask = AttentionMask(
-        spec.FullMask(), queries, keys, memory_BSD.device, keep_BS=keep_BS if hides else None
-    )
+    hidden = None if keep_BS is None or bool(keep_BS.all()) else keep_BS.bool()
+    mask = AttentionMask(spec.FullMask(), queries, keys, memory_BSD.device, keep_BS=hidden)
     cache.memory_mask = keep_BS, mask
     return mask

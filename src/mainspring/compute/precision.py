@@ -22,6 +22,9 @@ from mainspring.compute.decoder import StepDecoder
 from mainspring.compute.encoder import GroupedEncoder
 from mainspring.compute.hardware import Hardware, detect
 from mainspring.compute.lora import merge_adapters
+from mainspring.compute.native import library
+from mainspring.compute.native.library import Kernels
+from mainspring.compute.native.parts import NativeAttend, NativeProjection, NativeRMSNorm
 from mainspring.compute.norms import NarrowLayerNorm, NarrowRMSNorm, WideEmbedding
 from mainspring.compute.projections import (
     BagRow,
@@ -40,7 +43,7 @@ from mainspring.compute.projections import (
 from mainspring.compute.smoothing import smooth
 from mainspring.compute.step_parts import fits
 from mainspring.compute.swap import place, swap
-from mainspring.core.attention import KeyValue, QueryKeyValue
+from mainspring.core.attention import CrossAttention, KeyValue, QueryKeyValue, SelfAttention
 from mainspring.core.feed_forward import FeedForward, GatedUp, Up
 from mainspring.core.heads import VocabularyHead
 from mainspring.core.layer import PostNorm
@@ -104,18 +107,24 @@ def prepare(
     assert last is not None
     # After norms that close each part, the hidden states stay float32, and so do heads' own layers.
     head_dtype = torch.float32 if any(type(m) is PostNorm for m in last.modules()) else dtype
-    scale = smooth(model) if chosen == "int8" and device.type == "cpu" else None
+    kernels = None
+    if device.type == "cpu" and chosen != "float32" and "AVX512_CORE_AMX" in hardware.instructions:
+        kernels = library.kernels()
+    coarse = chosen == "int8" and device.type == "cpu" and kernels is None
+    scale = smooth(model) if coarse else None
     for name, head in model.heads.items():
         if type(head) is VocabularyHead and chosen != "float32":
             table = model.table(model.spec.decoder or model.spec.encoder)
-            make = _maker(chosen, device, by_row=model.decoder is not None)
+            make = _maker(chosen, device, kernels, by_row=model.decoder is not None)
+            if kernels is not None:
+                make = partial(make, result=torch.float32)
             made = ProjectedVocabularyHead(head, table, make, head_dtype, scale)
             place(model, f"heads.{name}", made)
         else:
             head.to(head_dtype)
     for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
         if isinstance(stack, Stack):
-            _prepare_stack(stack, chosen, fast, decodes=side == "decoder")
+            _prepare_stack(stack, chosen, fast, kernels, decodes=side == "decoder")
     model.requires_grad_(False)
     model.tables.to(dtype)
     _replace_stacks(model, dtype)
@@ -133,10 +142,15 @@ def _warn_where_slow(precision: Precision, hardware: Hardware, device: torch.dev
         )
 
 
-def _maker(precision: Precision, device: torch.device, *, by_row: bool) -> Make:
+def _maker(
+    precision: Precision, device: torch.device, kernels: Kernels | None, *, by_row: bool
+) -> Make:
     """What builds the projections of a part. `by_row`: it will also run on single rows."""
     if precision == "float32":
         return PlainProjection
+    if kernels is not None:
+        dtype = torch.int8 if precision == "int8" else torch.bfloat16
+        return partial(NativeProjection, kernels=kernels, weight_dtype=dtype)
     if precision == "int8" and device.type == "cpu":
         return _by_row(Int8Projection, Int8Row) if by_row else Int8Projection
     if device.type == "cpu" and packed.has_bfloat16():
@@ -151,15 +165,17 @@ def _by_row(many: Make, row: Make) -> Make:
     return partial(ByRow, make_row=row, make_many=many)
 
 
-def _prepare_stack(stack: Stack, precision: Precision, many: Precision, *, decodes: bool) -> None:
+def _prepare_stack(
+    stack: Stack, precision: Precision, many: Precision, kernels: Kernels | None, *, decodes: bool
+) -> None:
     """Puts the parts for inference into `stack`; `many` is the precision for many rows at a time:
     all of an encoder, and the memory's projections in a decoder."""
     device = next(stack.parameters()).device
-    make = _maker(precision if decodes else many, device, by_row=decodes)
-    make_memory = _maker(many, device, by_row=False)
+    make = _maker(precision if decodes else many, device, kernels, by_row=decodes)
+    make_memory = _maker(many, device, kernels, by_row=False)
     wide = make
-    if precision == "int8":
-        wide = _maker("bfloat16", device, by_row=False)
+    if precision == "int8" and kernels is None:
+        wide = _maker("bfloat16", device, None, by_row=False)
         if decodes and device.type == "cpu":
             wide = _by_row(wide, Int8Row)
     # A norm before a part feeds projections only; one after it is the residual stream itself, and
@@ -186,6 +202,8 @@ def _prepare_stack(stack: Stack, precision: Precision, many: Precision, *, decod
                 # The gated network's hidden values have outliers that 8 bits cannot hold.
                 kind = wide if name in sensitive else make
                 return kind(old.weight, old.bias, None)
+            case nn.RMSNorm() if kernels is not None:
+                return NativeRMSNorm(old, norm_dtype, kernels)
             case nn.RMSNorm():
                 return NarrowRMSNorm(old, norm_dtype)
             case nn.LayerNorm():
@@ -194,6 +212,10 @@ def _prepare_stack(stack: Stack, precision: Precision, many: Precision, *, decod
 
     kinds = (QueryKeyValue, KeyValue, Up, GatedUp, nn.Linear, nn.RMSNorm, nn.LayerNorm)
     swap(stack, lambda name, module: type(module) in kinds, leaf, keep=False)
+    if kernels is not None and decodes:
+        for module in stack.modules():
+            if isinstance(module, SelfAttention | CrossAttention):
+                module.attend = NativeAttend(kernels, module.attend)
     place(stack, "embedding", WideEmbedding(stack.embedding))
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from mainspring import spec
+from mainspring.compute.native.parts import NativeRMSNorm
 from mainspring.compute.norms import join_head_norms
 
 Call = Callable[[Tensor], Tensor]
@@ -14,11 +16,27 @@ Call = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Norms:
-    """The norms of one residual step: of its input, of what it adds, of the sum."""
+    """The norms of one residual step: of its input, of what it adds, of the sum.
+
+    `summed(x, y)` gives x + y and what `before` makes of it.
+    """
 
     before: Call | None
+    summed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     after: Call | None
     closing: Call | None
+
+    def enter(self, x: Tensor, added: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(the residual stream, what the part reads of it); `added` is not yet in the stream."""
+        if added is not None:
+            return self.summed(x, added)
+        return x, x if self.before is None else self.before(x)
+
+    def leave(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(the residual stream, what is to be added to it yet) after a part that gave y."""
+        if self.after is not None:
+            y = self.after(y)
+        return (x, y) if self.closing is None else (self.closing(x + y), None)
 
 
 @dataclass(frozen=True)
@@ -85,11 +103,18 @@ def _fits(layer: spec.Layer) -> bool:
 
 def _norms(residual: Any, placement: str) -> Norms:
     if residual is None:
-        return Norms(None, None, None)
-    norm = residual.norm.forward
+        return Norms(None, _sum, None, None)
+    norm = residual.norm
     if placement == "post":
-        return Norms(None, None, norm)
-    return Norms(norm, residual.after.forward if placement == "sandwich" else None, None)
+        return Norms(None, _sum, None, norm.forward)
+    summed = norm.after_sum if isinstance(norm, NativeRMSNorm) else partial(_sum, norm=norm.forward)
+    after = residual.after.forward if placement == "sandwich" else None
+    return Norms(norm.forward, summed, after, None)
+
+
+def _sum(x: Tensor, y: Tensor, norm: Call | None = None) -> tuple[Tensor, Tensor]:
+    x = x + y
+    return x, x if norm is None else norm(x)
 
 
 def layer_parts(layer: Any, described: spec.Layer, turn: str | None) -> Parts:

@@ -46,6 +46,7 @@ def doctor() -> Report:
 
     from mainspring.compute import packed
     from mainspring.compute.hardware import detect
+    from mainspring.compute.native import library
     from mainspring.compute.precision import choose
 
     hardware = detect()
@@ -63,6 +64,7 @@ def doctor() -> Report:
         "memory": f"{hardware.memory / 1e9:.1f} GB" if hardware.memory else "unknown",
         "gpu": ", ".join(hardware.gpus) or "none",
         "operators": ", ".join(f"{n}: {'yes' if ok else 'no'}" for n, ok in operators.items()),
+        "kernels": "built" if library.kernels() else f"none: {library.why_not()}",
         "hub": "offline" if constants.HF_HUB_OFFLINE else "online when asked",
         "hub cache": str(constants.HF_HUB_CACHE),
         "versions": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
@@ -76,6 +78,9 @@ def doctor() -> Report:
         advice.append(
             "this machine has no fast bfloat16; a newer CPU or a GPU is several times faster"
         )
+    wants_kernels = "AVX512_CORE_AMX" in hardware.instructions
+    if wants_kernels and library.kernels() is None and library.SWITCH not in os.environ:
+        advice.append("with a C compiler (gcc) generation would be about twice as fast here")
     if hardware.fast_int8 and operators["packed int8"]:
         advice.append(
             "--precision int8 is available for inference, with less memory and more speed"

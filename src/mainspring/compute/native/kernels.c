@@ -1,0 +1,616 @@
+/* Products with packed weights, and norms, for Intel CPUs with AMX and AVX-512.
+
+   y = after(x wT + bias) for x of any number of rows, with bfloat16 or 8-bit weights. One layout of
+   the weights serves every number of rows: panels of 16 outputs, each a run of 1 KB blocks, each
+   block 16 rows of 64 bytes. Row r of block b holds, output by output, the 4 bytes of the weight
+   that begin at byte 64 b + 4 r of its inputs: two bfloat16 numbers or four 8-bit ones. That is a
+   tile of the matrix unit, and 64 bytes at a time it is what a dot-product instruction takes.
+
+     few rows   the weights are read once, straight from memory, by dot-product instructions
+     more rows  tiles: two blocks of 16 rows by two panels at a time
+
+   8-bit weights meet activations of 15 bits, as two parts of 8 (x = scale * (128 high + low)), so
+   that rounding them is no loss worth a name; or of 8 bits where speed counts more.
+
+   Intel 64 and IA-32 Architectures Software Developer's Manual, volumes 1 (ch. 18) and 2. */
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <omp.h>
+
+enum { LANES = 16, BLOCK = 1024, LINE = 64, FEW = 4, CHUNK = 8, AHEAD = 4096 };
+enum { BFLOAT16 = 0, INT8 = 1 };            /* kinds of weights */
+enum { NARROW = 0, WIDE = 1 };              /* activations and results: bfloat16 or float32 */
+enum { NONE = 0, RELU = 1 };
+
+typedef struct {
+    const uint8_t *panels;
+    const float *scale;      /* of each output; 8-bit weights only */
+    const int32_t *sums;     /* of each output's 8-bit weights */
+    const float *bias;       /* of each output, or null */
+    int64_t out, in;
+    int32_t kind, after;
+    int64_t exact_rows;      /* 8-bit weights: up to so many rows, activations in two parts */
+} Linear;
+
+static inline int64_t blocks_of(const Linear *w) {
+    int64_t bytes = w->in * (w->kind == BFLOAT16 ? 2 : 1);
+    return (bytes + LINE - 1) / LINE;
+}
+
+static inline int64_t panels_of(const Linear *w) { return (w->out + LANES - 1) / LANES; }
+
+/* ---- permission and configuration ------------------------------------------------------------ */
+
+#define ARCH_REQ_XCOMP_PERM 0x1023
+#define XFEATURE_XTILEDATA 18
+
+/* Asks the system for the matrix unit. 1 if this process may use it. */
+int32_t allow_tiles(void) {
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+typedef struct __attribute__((packed)) {
+    uint8_t palette, start, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} TileConfig;
+
+static void configure_tiles(void) {
+    TileConfig config = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        config.bytes[i] = LINE;
+        config.rows[i] = LANES;
+    }
+    _tile_loadconfig(&config);
+}
+
+/* ---- small things ---------------------------------------------------------------------------- */
+
+static inline __mmask16 first(int64_t n) {
+    return n >= LANES ? 0xFFFF : (__mmask16)((1u << n) - 1);
+}
+
+static inline __m512 load(const void *x, int wide, int64_t at, __mmask16 mask) {
+    if (wide) return _mm512_maskz_loadu_ps(mask, (const float *)x + at);
+    __m256i narrow = _mm256_maskz_loadu_epi16(mask, (const uint16_t *)x + at);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+}
+
+static inline void store(void *y, int wide, int64_t at, __mmask16 mask, __m512 value) {
+    if (wide)
+        _mm512_mask_storeu_ps((float *)y + at, mask, value);
+    else
+        _mm256_mask_storeu_epi16((uint16_t *)y + at, mask, (__m256i)_mm512_cvtneps_pbh(value));
+}
+
+static inline __m512 finish(const Linear *w, int64_t column, __mmask16 mask, __m512 value) {
+    if (w->bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, w->bias + column));
+    if (w->after == RELU) value = _mm512_max_ps(value, _mm512_setzero_ps());
+    return value;
+}
+
+/* Scratch memory of the calling thread, aligned, grown and kept. */
+static void *scratch(size_t bytes) {
+    static _Thread_local void *held;
+    static _Thread_local size_t size;
+    if (bytes > size) {
+        free(held);
+        size = (bytes + bytes / 4 + 4095) & ~(size_t)4095;
+        held = aligned_alloc(4096, size);
+        if (!held) size = 0;
+    }
+    return held;
+}
+
+/* ---- packing --------------------------------------------------------------------------------- */
+
+/* Lays rows of `bytes` bytes (an output's weights each) out in panels; what is missing is 0. */
+void pack(const uint8_t *weight, int64_t out, int64_t bytes, uint8_t *panels) {
+    int64_t blocks = (bytes + LINE - 1) / LINE, count = (out + LANES - 1) / LANES;
+#pragma omp parallel for
+    for (int64_t p = 0; p < count; p++)
+        for (int64_t b = 0; b < blocks; b++)
+            for (int64_t r = 0; r < 16; r++)
+                for (int64_t n = 0; n < LANES; n++) {
+                    uint8_t four[4] = {0, 0, 0, 0};
+                    int64_t row = p * LANES + n, at = b * LINE + 4 * r;
+                    if (row < out && at < bytes)
+                        memcpy(four, weight + row * bytes + at, bytes - at < 4 ? bytes - at : 4);
+                    memcpy(panels + (p * blocks + b) * BLOCK + r * LINE + 4 * n, four, 4);
+                }
+}
+
+/* ---- activations ----------------------------------------------------------------------------- */
+
+/* A row as bfloat16, `stride` bytes between one block of 64 bytes and the next. */
+static void round_row(const void *x, int wide, int64_t width, uint8_t *to, int64_t blocks,
+                      int64_t stride) {
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t half = 0; half < 2; half++) {
+            int64_t at = b * 32 + half * LANES;
+            __m512 value = load(x, wide, at, first(width > at ? width - at : 0));
+            _mm256_storeu_si256((__m256i *)(to + b * stride + half * 32),
+                                (__m256i)_mm512_cvtneps_pbh(value));
+        }
+}
+
+/* A row in 8 bits, or in 15 as a high and a low part; its scale. `offset` is added to each number:
+   128 for instructions that want unsigned ones. */
+static float quantise_row(const void *x, int wide, int64_t width, int exact, int offset,
+                          uint8_t *high, uint8_t *low, int64_t blocks, int64_t stride) {
+    __m512 most = _mm512_setzero_ps();
+    for (int64_t at = 0; at < width; at += LANES)
+        most = _mm512_max_ps(most, _mm512_abs_ps(load(x, wide, at, first(width - at))));
+    float largest = _mm512_reduce_max_ps(most), levels = exact ? 127.0f * 128.0f : 127.0f;
+    float scale = largest > 1e-30f ? largest / levels : 1e-30f;
+    __m512 shrink = _mm512_set1_ps(1.0f / scale), bound = _mm512_set1_ps(levels);
+    __m512i add = _mm512_set1_epi32(offset);
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t quarter = 0; quarter < 4; quarter++) {
+            int64_t at = b * LINE + quarter * LANES;
+            __m512 value = load(x, wide, at, first(width > at ? width - at : 0));
+            value = _mm512_mul_ps(value, shrink);
+            value = _mm512_max_ps(_mm512_min_ps(value, bound), _mm512_sub_ps(_mm512_setzero_ps(), bound));
+            __m512i whole = _mm512_cvtps_epi32(value), up = whole;
+            if (exact) {
+                up = _mm512_srai_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(64)), 7);
+                whole = _mm512_sub_epi32(whole, _mm512_slli_epi32(up, 7));
+                _mm_storeu_si128((__m128i *)(low + b * stride + quarter * 16),
+                                 _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, add)));
+            }
+            _mm_storeu_si128((__m128i *)(high + b * stride + quarter * 16),
+                             _mm512_cvtepi32_epi8(_mm512_add_epi32(up, add)));
+        }
+    return scale;
+}
+
+/* ---- few rows -------------------------------------------------------------------------------- */
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* R rows by P panels from panel `p` on. x: rows of blocks * 64 bytes, high and low parts apart. */
+INLINE void few(const Linear *w, const uint8_t *high, const uint8_t *low, const float *scales,
+                int64_t p, void *y, int wide, const int R, const int P, const int kind,
+                const int exact) {
+    int64_t blocks = blocks_of(w), bytes = blocks * LINE;
+    const uint8_t *panel = w->panels + p * blocks * BLOCK;
+    __m512 sum[FEW][4];
+    __m512i up[FEW][4], down[FEW][4];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int q = 0; q < P; q++) {
+            sum[r][q] = _mm512_setzero_ps();
+            up[r][q] = down[r][q] = _mm512_setzero_si512();
+        }
+    for (int64_t at = 0; at < blocks * 16; at++) {
+        __m512i weights[4];
+#pragma GCC unroll 4
+        for (int q = 0; q < P; q++)
+            weights[q] = _mm512_loadu_si512(panel + q * blocks * BLOCK + at * LINE);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            __m512i x = _mm512_set1_epi32(*(const int32_t *)(high + r * bytes + 4 * at));
+            __m512i x_low = _mm512_setzero_si512();
+            if (exact) x_low = _mm512_set1_epi32(*(const int32_t *)(low + r * bytes + 4 * at));
+#pragma GCC unroll 4
+            for (int q = 0; q < P; q++) {
+                if (kind == BFLOAT16) {
+                    sum[r][q] = _mm512_dpbf16_ps(sum[r][q], (__m512bh)weights[q], (__m512bh)x);
+                } else {
+                    up[r][q] = _mm512_dpbusd_epi32(up[r][q], x, weights[q]);
+                    if (exact) down[r][q] = _mm512_dpbusd_epi32(down[r][q], x_low, weights[q]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < P; q++) {
+        int64_t column = (p + q) * LANES;
+        __mmask16 mask = first(w->out - column);
+        for (int r = 0; r < R; r++) {
+            __m512 value = sum[r][q];
+            if (kind == INT8) {
+                /* The unsigned activations are 128 too large. */
+                __m512i more = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(mask, w->sums + column), 7);
+                value = _mm512_cvtepi32_ps(_mm512_sub_epi32(up[r][q], more));
+                if (exact) {
+                    __m512 rest = _mm512_cvtepi32_ps(_mm512_sub_epi32(down[r][q], more));
+                    value = _mm512_fmadd_ps(value, _mm512_set1_ps(128.0f), rest);
+                }
+                __m512 scale = _mm512_maskz_loadu_ps(mask, w->scale + column);
+                value = _mm512_mul_ps(value, _mm512_mul_ps(scale, _mm512_set1_ps(scales[r])));
+            }
+            store(y, wide, r * w->out + column, mask, finish(w, column, mask, value));
+        }
+    }
+}
+
+#define FEW_KIND(R, P)                                                                   \
+    do {                                                                                 \
+        if (w->kind == BFLOAT16)                                                         \
+            few(w, high, low, scales, p, y, wide, R, P, BFLOAT16, 0);                    \
+        else if (exact)                                                                  \
+            few(w, high, low, scales, p, y, wide, R, P, INT8, 1);                        \
+        else                                                                             \
+            few(w, high, low, scales, p, y, wide, R, P, INT8, 0);                        \
+    } while (0)
+
+static void few_panels(const Linear *w, int64_t rows, const uint8_t *high, const uint8_t *low,
+                       const float *scales, int64_t p, int64_t end, void *y, int wide) {
+    int exact = low != 0;
+    while (p < end) {
+        int four = end - p >= 4;
+        switch (rows) {
+        case 1: if (four) FEW_KIND(1, 4); else FEW_KIND(1, 1); break;
+        case 2: if (four) FEW_KIND(2, 4); else FEW_KIND(2, 1); break;
+        case 3: if (four) { FEW_KIND(3, 2); p += 2; FEW_KIND(3, 2); p -= 2; } else FEW_KIND(3, 1); break;
+        default: if (four) { FEW_KIND(4, 2); p += 2; FEW_KIND(4, 2); p -= 2; } else FEW_KIND(4, 1);
+        }
+        p += four ? 4 : 1;
+    }
+}
+
+/* ---- tiles ----------------------------------------------------------------------------------- */
+
+/* Two blocks of rows (or one) by two panels (or one). Tiles 0-3 sum, 4 and 5 hold rows, 6 and 7
+   weights. In exact products the two blocks of rows are the high and the low part of one. Weights
+   that are `cold` come from memory: they are asked for before they are needed. */
+INLINE void tiles(const uint8_t *a0, const uint8_t *a1, const uint8_t *b0, const uint8_t *b1,
+                  int64_t blocks, int cold, const int kind, const int two_rows, const int two_panels) {
+    _tile_zero(0);
+    if (two_panels) _tile_zero(1);
+    if (two_rows) _tile_zero(2);
+    if (two_rows && two_panels) _tile_zero(3);
+    for (int64_t b = 0; b < blocks; b++) {
+        if (cold) {
+            for (int i = 0; i < BLOCK; i += LINE) {
+                _mm_prefetch(b0 + b * BLOCK + AHEAD + i, _MM_HINT_T0);
+                if (two_panels) _mm_prefetch(b1 + b * BLOCK + AHEAD + i, _MM_HINT_T0);
+            }
+        }
+        _tile_loadd(6, b0 + b * BLOCK, LINE);
+        _tile_loadd(4, a0 + b * BLOCK, LINE);
+        if (two_panels) _tile_loadd(7, b1 + b * BLOCK, LINE);
+        if (two_rows) _tile_loadd(5, a1 + b * BLOCK, LINE);
+        if (kind == BFLOAT16) {
+            _tile_dpbf16ps(0, 4, 6);
+            if (two_panels) _tile_dpbf16ps(1, 4, 7);
+            if (two_rows) _tile_dpbf16ps(2, 5, 6);
+            if (two_rows && two_panels) _tile_dpbf16ps(3, 5, 7);
+        } else {
+            _tile_dpbssd(0, 4, 6);
+            if (two_panels) _tile_dpbssd(1, 4, 7);
+            if (two_rows) _tile_dpbssd(2, 5, 6);
+            if (two_rows && two_panels) _tile_dpbssd(3, 5, 7);
+        }
+    }
+}
+
+/* Writes 16 rows by 16 outputs of sums, from a tile's numbers (and those of the low parts). */
+static void write_tile(const Linear *w, const int32_t *high, const int32_t *low, const float *scales,
+                       int64_t rows, int64_t column, void *y, int wide) {
+    __mmask16 mask = first(w->out - column);
+    __m512 scale = _mm512_setzero_ps();
+    if (w->kind == INT8) scale = _mm512_maskz_loadu_ps(mask, w->scale + column);
+    for (int64_t r = 0; r < rows; r++) {
+        __m512i sums = _mm512_load_si512(high + r * LANES);
+        __m512 value = _mm512_castsi512_ps(sums);
+        if (w->kind == INT8) {
+            value = _mm512_cvtepi32_ps(sums);
+            if (low) {
+                __m512 rest = _mm512_cvtepi32_ps(_mm512_load_si512(low + r * LANES));
+                value = _mm512_fmadd_ps(value, _mm512_set1_ps(128.0f), rest);
+            }
+            value = _mm512_mul_ps(value, _mm512_mul_ps(scale, _mm512_set1_ps(scales[r])));
+        }
+        store(y, wide, r * w->out + column, mask, finish(w, column, mask, value));
+    }
+}
+
+/* The rows of blocks [from, to), each 16 rows, by panels [p, end). `low` is null unless exact. */
+static void tile_panels(const Linear *w, int64_t rows, const uint8_t *high, const uint8_t *low,
+                        const float *scales, int64_t from, int64_t to, int64_t p, int64_t end,
+                        void *y, int wide) {
+    int64_t blocks = blocks_of(w), bytes = blocks * BLOCK;
+    int step = low ? 1 : 2;
+    _Alignas(64) int32_t c[4][LANES * LANES];
+    for (; p < end; p += 2) {
+        const uint8_t *b0 = w->panels + p * bytes, *b1 = b0 + bytes;
+        int two_panels = p + 1 < end;
+        for (int64_t i = from; i < to; i += step) {
+            const uint8_t *a0 = high + i * bytes, *a1 = low ? low + i * bytes : a0 + bytes;
+            int two_rows = low || i + 1 < to;
+            if (w->kind == BFLOAT16) {
+                if (two_rows && two_panels) tiles(a0, a1, b0, b1, blocks, i == from, BFLOAT16, 1, 1);
+                else if (two_rows) tiles(a0, a1, b0, b1, blocks, i == from, BFLOAT16, 1, 0);
+                else if (two_panels) tiles(a0, a1, b0, b1, blocks, i == from, BFLOAT16, 0, 1);
+                else tiles(a0, a1, b0, b1, blocks, i == from, BFLOAT16, 0, 0);
+            } else {
+                if (two_rows && two_panels) tiles(a0, a1, b0, b1, blocks, i == from, INT8, 1, 1);
+                else if (two_rows) tiles(a0, a1, b0, b1, blocks, i == from, INT8, 1, 0);
+                else if (two_panels) tiles(a0, a1, b0, b1, blocks, i == from, INT8, 0, 1);
+                else tiles(a0, a1, b0, b1, blocks, i == from, INT8, 0, 0);
+            }
+            _tile_stored(0, c[0], LINE);
+            if (two_panels) _tile_stored(1, c[1], LINE);
+            if (two_rows) _tile_stored(2, c[2], LINE);
+            if (two_rows && two_panels) _tile_stored(3, c[3], LINE);
+            for (int q = 0; q <= two_panels; q++)
+                for (int k = 0; k < (low ? 1 : 1 + two_rows); k++) {
+                    int64_t row = (i + k) * LANES, left = rows - row;
+                    char *at = (char *)y + row * w->out * (wide ? 4 : 2);
+                    write_tile(w, c[2 * k + q], low ? c[2 + q] : 0, scales + row,
+                               left < LANES ? left : LANES, (p + q) * LANES, at, wide);
+                }
+        }
+    }
+}
+
+/* ---- the product ----------------------------------------------------------------------------- */
+
+/* y (rows, out) of x (rows, in), both contiguous. 0 when there was no memory. */
+int32_t linear(const Linear *w, const void *x, int32_t x_wide, int64_t rows, void *y,
+               int32_t y_wide) {
+    if (rows == 0) return 1;
+    int64_t blocks = blocks_of(w), panels = panels_of(w), groups = (rows + LANES - 1) / LANES;
+    int exact = w->kind == INT8 && rows <= w->exact_rows, in_tiles = rows > FEW;
+    int64_t held = in_tiles ? groups * LANES : rows, part = held * blocks * LINE;
+    uint8_t *high = scratch(part * (1 + exact) + held * sizeof(float));
+    if (!high) return 0;
+    uint8_t *low = exact ? high + part : 0;
+    float *scales = (float *)(high + part * (1 + exact));
+    int64_t stride = in_tiles ? BLOCK : LINE;
+    int offset = in_tiles ? 0 : 128;
+    size_t wide_bytes = x_wide ? 4 : 2;
+    int64_t chunks = (groups + CHUNK - 1) / CHUNK;
+#pragma omp parallel
+    {
+        int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < held; r++) {
+            int64_t at = in_tiles ? (r / LANES) * blocks * BLOCK + (r % LANES) * LINE : r * blocks * LINE;
+            const char *row = (const char *)x + r * w->in * wide_bytes;
+            int64_t width = r < rows ? w->in : 0;
+            if (w->kind == BFLOAT16)
+                round_row(row, x_wide, width, high + at, blocks, stride);
+            else
+                scales[r] = quantise_row(row, x_wide, width, exact, offset, high + at,
+                                         exact ? low + at : 0, blocks, stride);
+        }
+        if (!in_tiles) {
+            int64_t fours = (panels + 3) / 4;
+            int64_t p = fours * thread / threads * 4, end = fours * (thread + 1) / threads * 4;
+            few_panels(w, rows, high, low, scales, p, end < panels ? end : panels, y, y_wide);
+        } else {
+            configure_tiles();
+            if (chunks >= 2 * threads) {
+#pragma omp for schedule(dynamic)
+                for (int64_t k = 0; k < chunks; k++) {
+                    int64_t to = (k + 1) * CHUNK;
+                    tile_panels(w, rows, high, low, scales, k * CHUNK, to < groups ? to : groups, 0,
+                                panels, y, y_wide);
+                }
+            } else {
+                int64_t pairs = (panels + 1) / 2;
+                int64_t p = pairs * thread / threads * 2, end = pairs * (thread + 1) / threads * 2;
+                tile_panels(w, rows, high, low, scales, 0, groups, p, end < panels ? end : panels, y,
+                            y_wide);
+            }
+            _tile_release();
+        }
+    }
+    return 1;
+}
+
+/* ---- norms ----------------------------------------------------------------------------------- */
+
+/* y = x / sqrt(mean(x^2) + epsilon) * weight of float32 rows; before it, where `added` is given,
+   total = x + added, and total is what is normed. */
+void rms_norm(const float *x, const void *added, int32_t added_wide, float *total,
+              const float *weight, float epsilon, int64_t rows, int64_t width, void *y,
+              int32_t y_wide) {
+#pragma omp parallel for schedule(static) if (rows * width > 65536)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *from = x + r * width;
+        __m512 squares = _mm512_setzero_ps();
+        for (int64_t at = 0; at < width; at += LANES) {
+            __mmask16 mask = first(width - at);
+            __m512 value = _mm512_maskz_loadu_ps(mask, from + at);
+            if (added) {
+                value = _mm512_add_ps(value, load(added, added_wide, r * width + at, mask));
+                _mm512_mask_storeu_ps(total + r * width + at, mask, value);
+            }
+            squares = _mm512_fmadd_ps(value, value, squares);
+        }
+        if (added) from = total + r * width;
+        float mean = _mm512_reduce_add_ps(squares) / (float)width;
+        __m512 factor = _mm512_set1_ps(1.0f / sqrtf(mean + epsilon));
+        for (int64_t at = 0; at < width; at += LANES) {
+            __mmask16 mask = first(width - at);
+            __m512 value = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + at), factor);
+            value = _mm512_mul_ps(value, _mm512_maskz_loadu_ps(mask, weight + at));
+            store(y, y_wide, r * width + at, mask, value);
+        }
+    }
+}
+
+/* ---- attention of few queries ---------------------------------------------------------------- */
+
+typedef struct {
+    int64_t batch, heads, queries, keys, width;
+    int64_t q_batch, q_head, q_place;    /* strides in numbers; the width is contiguous */
+    int64_t k_batch, k_head, k_place;
+    int64_t v_batch, v_head, v_place;
+    int64_t y_batch, y_head, y_place;
+    int64_t bias_head, keep_batch;       /* strides; a bias holds for all rows and queries */
+    float scale, cap;                    /* cap 0: none */
+} Attention;
+
+static inline __m512 products(const uint16_t *a, const uint16_t *b, int64_t width) {
+    __m512 sum = _mm512_setzero_ps();
+    int64_t at = 0;
+    for (; at + 32 <= width; at += 32)
+        sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_loadu_si512(a + at),
+                               (__m512bh)_mm512_loadu_si512(b + at));
+    if (at < width) {
+        __mmask32 mask = (__mmask32)((1ull << (width - at)) - 1);
+        sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_maskz_loadu_epi16(mask, a + at),
+                               (__m512bh)_mm512_maskz_loadu_epi16(mask, b + at));
+    }
+    return sum;
+}
+
+/* The sums of four vectors. */
+static inline __m128 totals(__m512 a, __m512 b, __m512 c, __m512 d) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512 low = _mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(1, 0, 1, 0));
+    __m512 all = _mm512_add_ps(low, _mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 2, 3, 2)));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+/* scale q kT + bias for one query; -infinity where `keep` hides a key. Room for whole fours. */
+static void score(const Attention *a, const uint16_t *q, const uint16_t *k, const uint16_t *bias,
+                  const uint8_t *keep, float *scores) {
+    for (int64_t s = 0; s < a->keys; s += 4) {
+        __m512 sums[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            int64_t key = s + i < a->keys ? s + i : a->keys - 1;
+            sums[i] = products(q, k + key * a->k_place, a->width);
+        }
+        _mm_storeu_ps(scores + s, totals(sums[0], sums[1], sums[2], sums[3]));
+    }
+    __m512 scale = _mm512_set1_ps(a->scale);
+    for (int64_t s = 0; s < a->keys; s += LANES) {
+        __mmask16 mask = first(a->keys - s);
+        __m512 value = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, scores + s), scale);
+        if (a->cap > 0) {
+            float one[LANES];
+            _mm512_storeu_ps(one, value);
+            for (int i = 0; i < LANES; i++) one[i] = a->cap * tanhf(one[i] / a->cap);
+            value = _mm512_loadu_ps(one);
+        }
+        if (bias) value = _mm512_add_ps(value, load(bias, NARROW, s, mask));
+        if (keep) {
+            __mmask16 seen = _mm_test_epi8_mask(_mm_maskz_loadu_epi8(mask, keep + s), _mm_set1_epi8(-1));
+            value = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, value);
+        }
+        _mm512_mask_storeu_ps(scores + s, mask, value);
+    }
+}
+
+/* exp of numbers of at most 0, to 2e-7 of it: 2 to a whole power, times a polynomial. */
+static inline __m512 exponential(__m512 x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    __m512 powers = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
+    __m512 whole = _mm512_roundscale_ps(powers, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693359375f), x);
+    rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(-2.12194440e-4f), rest);
+    __m512 y = _mm512_set1_ps(1.9875691500e-4f);
+    const float terms[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
+                           5.0000001201e-1f, 1.0f, 1.0f};
+    for (int i = 0; i < 7; i++) y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(terms[i]));
+    return _mm512_scalef_ps(y, whole);
+}
+
+/* The softmax of a row of scores, in place; all zeros where every score is -infinity. */
+static void softmax(float *scores, int64_t keys) {
+    __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+    for (int64_t at = 0; at < keys; at += LANES)
+        most = _mm512_max_ps(most, _mm512_mask_loadu_ps(most, first(keys - at), scores + at));
+    float largest = _mm512_reduce_max_ps(most);
+    __mmask16 seen = largest > -INFINITY ? 0xFFFF : 0;
+    most = _mm512_set1_ps(largest);
+    for (int64_t at = 0; at < keys; at += LANES) {
+        __m512 score = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), first(keys - at), scores + at);
+        __mmask16 real = seen & _mm512_cmp_ps_mask(score, _mm512_set1_ps(-INFINITY), _CMP_GT_OQ);
+        __m512 value = _mm512_maskz_mov_ps(real, exponential(_mm512_sub_ps(score, most)));
+        sum = _mm512_add_ps(sum, value);
+        _mm512_mask_storeu_ps(scores + at, first(keys - at), value);
+    }
+    __m512 share = _mm512_set1_ps(seen ? 1.0f / _mm512_reduce_add_ps(sum) : 0.0f);
+    for (int64_t at = 0; at < keys; at += LANES) {
+        __mmask16 mask = first(keys - at);
+        _mm512_mask_storeu_ps(scores + at, mask,
+                              _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, scores + at), share));
+    }
+}
+
+/* y[t] = the sum of weights[t][s] v[s] for T queries, 64 numbers of the width at a time. */
+INLINE void average(const Attention *a, const float *weights, int64_t stride, const uint16_t *v,
+                    uint16_t *y, const int T) {
+    for (int64_t from = 0; from < a->width; from += 64) {
+        __m512 sums[4][4];
+        __mmask16 masks[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            int64_t left = a->width - from - i * LANES;
+            masks[i] = first(left > 0 ? left : 0);
+#pragma GCC unroll 4
+            for (int t = 0; t < T; t++) sums[t][i] = _mm512_setzero_ps();
+        }
+        for (int64_t s = 0; s < a->keys; s++) {
+            __m512 share[4];
+#pragma GCC unroll 4
+            for (int t = 0; t < T; t++) share[t] = _mm512_set1_ps(weights[t * stride + s]);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                __m512 value = load(v + s * a->v_place + from, NARROW, i * LANES, masks[i]);
+#pragma GCC unroll 4
+                for (int t = 0; t < T; t++)
+                    sums[t][i] = _mm512_fmadd_ps(share[t], value, sums[t][i]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int t = 0; t < T; t++)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                store(y + t * a->y_place + from, NARROW, i * LANES, masks[i], sums[t][i]);
+    }
+}
+
+/* softmax(scale q kT + bias, keys that `keep` hides left out) v, in bfloat16 with float32 inside.
+   A query that sees no key gives zeros. 0 when there was no memory. */
+int32_t attend(const Attention *a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
+               const uint16_t *bias, const uint8_t *keep, uint16_t *y) {
+    int32_t there = 1;
+    int64_t units = a->batch * a->heads, stride = (a->keys + LANES - 1) / LANES * LANES;
+#pragma omp parallel for schedule(static) if (units * a->keys > 512)
+    for (int64_t unit = 0; unit < units; unit++) {
+        int64_t b = unit / a->heads, h = unit % a->heads;
+        const uint16_t *keys = k + b * a->k_batch + h * a->k_head;
+        const uint16_t *values = v + b * a->v_batch + h * a->v_head;
+        float *scores = scratch(4 * stride * sizeof(float));
+        if (!scores) {
+            there = 0;
+            continue;
+        }
+        for (int64_t t = 0; t < a->queries; t += 4) {
+            int64_t count = a->queries - t < 4 ? a->queries - t : 4;
+            const uint16_t *query = q + b * a->q_batch + h * a->q_head + t * a->q_place;
+            uint16_t *out = y + b * a->y_batch + h * a->y_head + t * a->y_place;
+            for (int64_t i = 0; i < count; i++) {
+                score(a, query + i * a->q_place, keys, bias ? bias + h * a->bias_head : 0,
+                      keep ? keep + b * a->keep_batch : 0, scores + i * stride);
+                softmax(scores + i * stride, a->keys);
+            }
+            switch (count) {
+            case 1: average(a, scores, stride, values, out, 1); break;
+            case 2: average(a, scores, stride, values, out, 2); break;
+            case 3: average(a, scores, stride, values, out, 3); break;
+            default: average(a, scores, stride, values, out, 4);
+            }
+        }
+    }
+    return there;
+}

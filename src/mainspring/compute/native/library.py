@@ -1,0 +1,263 @@
+"""The compiled kernels: found or built, checked, and called.
+
+The source is compiled at the first use (some seconds, once for each machine) into
+`CACHE/native/NAME.so`, whose name holds a hash of the source and of the command. It has no OpenMP
+of its own: it joins the threads of the OpenMP library that torch brought along.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mainspring.checkpoints.packaged import cache_folder
+from mainspring.compute.hardware import detect
+
+SOURCE = Path(__file__).with_name("kernels.c")
+INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512bf16")
+FLAGS = (
+    *("-O3", "-std=c11", "-D_GNU_SOURCE", "-fopenmp", "-fPIC", "-mfma"),
+    *(f"-m{name}" for name in (*INSTRUCTIONS, "amx-tile", "amx-bf16", "amx-int8")),
+)
+COMPILERS = ("gcc", "cc")  # both must be GCC: torch's OpenMP library is GCC's
+SWITCH = "MAINSPRING_NATIVE"  # 0: never use the kernels
+SECONDS = 120  # that a compiler is given
+
+BFLOAT16, INT8 = 0, 1
+AFTER = {"none": 0, "relu": 1}
+
+
+class Linear(ctypes.Structure):
+    """`Linear` of kernels.c. The tensors behind the pointers must outlive it."""
+
+    _fields_ = (
+        ("panels", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("sums", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("outputs", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        ("kind", ctypes.c_int32),
+        ("after", ctypes.c_int32),
+        ("exact_rows", ctypes.c_int64),
+    )
+
+
+class Attention(ctypes.Structure):
+    """`Attention` of kernels.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "heads", "queries", "keys", "width")),
+        *((f"{t}_{by}", ctypes.c_int64) for t in "qkvy" for by in ("batch", "head", "place")),
+        ("bias_head", ctypes.c_int64),
+        ("keep_batch", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+        ("cap", ctypes.c_float),
+    )
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The library, and what it was built by."""
+
+    library: ctypes.CDLL
+    compiler: str
+
+    def pack(self, weight_OI: Tensor) -> Tensor:
+        """The weight, bfloat16 or int8, in panels: bytes, aligned to 64."""
+        weight_OI = weight_OI.contiguous()
+        outputs, inputs = weight_OI.shape
+        width = inputs * weight_OI.element_size()
+        panels = aligned_bytes(-(-outputs // 16) * -(-width // 64) * 1024)
+        self.library.pack(weight_OI.data_ptr(), outputs, width, panels.data_ptr())
+        return panels
+
+    def linear(self, weights: int, x: Tensor, y: Tensor) -> None:
+        """y = after(x weightᵀ + bias); `weights` is the address of a `Linear`, x and y are
+        contiguous, bfloat16 or float32. MemoryError where there is no room for the rows."""
+        wide_x, wide_y = x.dtype is torch.float32, y.dtype is torch.float32
+        rows = x.numel() // x.shape[-1]
+        if not self.library.linear(weights, x.data_ptr(), wide_x, rows, y.data_ptr(), wide_y):
+            raise MemoryError(f"no memory for {rows} rows of {x.shape[-1]} activations")
+
+    def rms_norm(
+        self,
+        x: Tensor,
+        weight_D: Tensor,
+        epsilon: float,
+        y: Tensor,
+        added: Tensor | None = None,
+        total: Tensor | None = None,
+    ) -> None:
+        """y = x / sqrt(mean(x²) + epsilon) weight; of total = x + added where that is given."""
+        width = x.shape[-1]
+        self.library.rms_norm(
+            x.data_ptr(),
+            None if added is None else added.data_ptr(),
+            added is not None and added.dtype is torch.float32,
+            None if total is None else total.data_ptr(),
+            weight_D.data_ptr(),
+            epsilon,
+            x.numel() // width,
+            width,
+            y.data_ptr(),
+            y.dtype is torch.float32,
+        )
+
+    def attend(
+        self,
+        q_BHTE: Tensor,
+        k_BHSE: Tensor,
+        v_BHSE: Tensor,
+        keep_BS: Tensor | None,
+        bias_1H1S: Tensor | None,
+        scale: float,
+        cap: float,
+    ) -> Tensor:
+        """softmax(scale q kᵀ + bias) v as BHTE (laid out as BTHE), all in bfloat16 and each
+        number's neighbour beside it; a `cap` of 0 is none."""
+        batch, heads, queries, width = q_BHTE.shape
+        y_BHTE = q_BHTE.new_empty(batch, queries, heads, width).transpose(1, 2)
+        described = Attention(
+            *(batch, heads, queries, k_BHSE.shape[2], width),
+            *(q_BHTE.stride()[:3] + k_BHSE.stride()[:3] + v_BHSE.stride()[:3]),
+            *y_BHTE.stride()[:3],
+            *(
+                0 if bias_1H1S is None else bias_1H1S.stride(1),
+                0 if keep_BS is None else keep_BS.stride(0),
+            ),
+            *(scale, cap),
+        )
+        done = self.library.attend(
+            ctypes.addressof(described),
+            q_BHTE.data_ptr(),
+            k_BHSE.data_ptr(),
+            v_BHSE.data_ptr(),
+            None if bias_1H1S is None else bias_1H1S.data_ptr(),
+            None if keep_BS is None else keep_BS.data_ptr(),
+            y_BHTE.data_ptr(),
+        )
+        if not done:
+            raise MemoryError(f"no memory for the scores of {k_BHSE.shape[2]} keys")
+        return y_BHTE
+
+
+def aligned_bytes(size: int) -> Tensor:
+    """Uninitialised bytes that begin at a multiple of 64."""
+    held = torch.empty(size + 63, dtype=torch.uint8)
+    skip = -held.data_ptr() % 64
+    return held[skip : skip + size]
+
+
+@cache
+def kernels() -> Kernels | None:
+    """The kernels, where this machine can have them; the first call may compile them."""
+    found = _open()
+    return found if isinstance(found, Kernels) else None
+
+
+def why_not() -> str | None:
+    """What is missing for the kernels, for a person; None where they are in use."""
+    found = _open()
+    return found if isinstance(found, str) else None
+
+
+@cache
+def _open() -> Kernels | str:
+    if os.environ.get(SWITCH) == "0":
+        return f"switched off by {SWITCH}=0"
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return "they are for Linux on x86-64"
+    if "AVX512_CORE_AMX" not in detect().instructions:
+        return "this CPU has no AMX (or ONEDNN_MAX_CPU_ISA hides it)"
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        return "no C compiler: install gcc"
+    try:
+        library = _load(_built(compiler))
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{compiler} or its result failed: {_last_line(error)}"
+    built = Kernels(library, compiler)
+    if not library.allow_tiles():
+        return "the system does not let this process use AMX"
+    return built if _is_right(built) else "they compute wrong numbers here"
+
+
+def _last_line(error: Exception) -> str:
+    said = getattr(error, "stderr", None) or str(error)
+    return str(said).strip().splitlines()[-1]
+
+
+def _built(compiler: str) -> Path:
+    """The compiled library, from the cache folder or made now."""
+    version = subprocess.run(
+        [compiler, "-dumpfullversion", "-dumpmachine"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SECONDS,
+    ).stdout
+    what = "\0".join((SOURCE.read_text(encoding="utf-8"), compiler, version, *FLAGS))
+    name = hashlib.sha256(what.encode()).hexdigest()[:16]
+    folder = cache_folder() / "native"
+    built = folder / f"kernels-{name}.so"
+    if built.is_file():
+        return built
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        # In two steps: linked without -fopenmp, it does not bring a second OpenMP library along.
+        parts = [str(Path(temporary) / f"kernels.{end}") for end in ("o", "so")]
+        for command in (
+            [compiler, *FLAGS, "-c", str(SOURCE), "-o", parts[0]],
+            [compiler, "-shared", parts[0], "-o", parts[1]],
+        ):
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)
+        Path(parts[1]).replace(built)  # at once: others may be building it too
+    return built
+
+
+def _load(built: Path) -> ctypes.CDLL:
+    loaded = Path("/proc/self/maps").read_text(encoding="utf-8").split()
+    for name in ("libgomp", "libiomp5"):
+        paths = [part for part in loaded if Path(part).name.startswith(name)]
+        if paths:
+            ctypes.CDLL(paths[0], mode=ctypes.RTLD_GLOBAL)
+            break
+    library = ctypes.CDLL(str(built))
+    pointer, whole, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+    library.allow_tiles.restype = flag
+    library.pack.argtypes = (pointer, whole, whole, pointer)
+    library.pack.restype = None
+    library.linear.argtypes = (pointer, pointer, flag, whole, pointer, flag)
+    library.linear.restype = flag
+    library.attend.argtypes = (pointer,) * 7
+    library.attend.restype = flag
+    library.rms_norm.argtypes = (
+        *(pointer, pointer, flag, pointer),
+        *(pointer, ctypes.c_float, whole, whole, pointer, flag),
+    )
+    library.rms_norm.restype = None
+    return library
+
+
+def _is_right(built: Kernels) -> bool:
+    """Whether one small product, by either way, is what torch says."""
+    weight = torch.arange(20 * 72).reshape(20, 72).remainder(17).sub(8).bfloat16()
+    panels = built.pack(weight)
+    described = Linear(panels.data_ptr(), None, None, None, 20, 72, BFLOAT16, 0, 0)
+    for rows in (1, 18):
+        x = torch.arange(rows * 72).reshape(rows, 72).remainder(5).sub(2).bfloat16()
+        y = torch.empty(rows, 20)
+        built.linear(ctypes.addressof(described), x, y)
+        if not torch.equal(y, x.float() @ weight.float().T):
+            return False
+    return True

@@ -1,0 +1,154 @@
+"""Projections and norms by our own kernels, in the places of those in torch's operators."""
+
+import ctypes
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mainspring import spec
+from mainspring.compute.native.library import AFTER, BFLOAT16, INT8, Kernels, Linear
+from mainspring.compute.projections import Activation, Projection, quantise_weight
+from mainspring.core.attention import Attend
+from mainspring.core.masks import AttentionMask
+
+ALL_ROWS = 2**62
+FEW_QUERIES = 8  # of one key head: with more, torch's kernel, which takes them together, is faster
+
+
+class NativeProjection(Projection):
+    """One layout of the weights for any number of rows.
+
+    `weight_dtype` is bfloat16, or int8 with a scale for each output. 8-bit weights meet activations
+    of 15 bits where there are at most `exact_rows` of them, else of 8 bits.
+    """
+
+    kernel_activations: ClassVar[dict[Activation, str]] = {F.relu: "relu"}
+
+    def __init__(
+        self,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        activation: Activation | None = None,
+        *,
+        kernels: Kernels,
+        weight_dtype: torch.dtype = torch.bfloat16,
+        result: torch.dtype = torch.bfloat16,
+        exact_rows: int = ALL_ROWS,
+    ):
+        super().__init__(activation)
+        self.kernels, self.result = kernels, result
+        self.out, inputs = weight_OI.shape
+        self.scale: Tensor | None
+        self.sums: Tensor | None
+        self.bias: Tensor | None
+        scale = sums = None
+        if weight_dtype is torch.int8:
+            narrow, scale = quantise_weight(weight_OI)
+            sums = narrow.sum(1, dtype=torch.int32)
+        else:
+            narrow = weight_OI.detach().bfloat16()
+        # The layout belongs to this kind of CPU and is not saved: attributes, not buffers.
+        self.panels = kernels.pack(narrow)
+        self.register_buffer("scale", scale)
+        self.register_buffer("sums", sums)
+        self.register_buffer("bias", None if bias_O is None else bias_O.detach().float())
+        pointers = [None if t is None else t.data_ptr() for t in (self.scale, self.sums, self.bias)]
+        self.described = Linear(
+            *(self.panels.data_ptr(), *pointers, self.out, inputs),
+            *(INT8 if scale is not None else BFLOAT16, AFTER[self.after], exact_rows),
+        )
+        self.address = ctypes.addressof(self.described)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The kernel reads bfloat16 and float32 alike.
+        y = self.multiply(x)
+        return y if self.activation is None else self.activation(y)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        if not x.is_contiguous():
+            x = x.contiguous()
+        y = torch.empty((*x.shape[:-1], self.out), dtype=self.result)
+        self.kernels.linear(self.address, x, y)
+        return y
+
+    def bytes(self) -> int:
+        return self.panels.numel() + super().bytes()
+
+
+class NativeRMSNorm(nn.Module):
+    """In the place of an `nn.RMSNorm`: float32 rows in, `dtype` out."""
+
+    def __init__(self, old: nn.RMSNorm, dtype: torch.dtype, kernels: Kernels):
+        super().__init__()
+        self.kernels, self.dtype = kernels, dtype
+        self.epsilon = torch.finfo(torch.float32).eps if old.eps is None else old.eps
+        (width,) = old.normalized_shape
+        weight = torch.ones(width) if old.weight is None else old.weight.detach().float()
+        self.weight: Tensor
+        self.register_buffer("weight", weight.contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float().contiguous()
+        y = torch.empty_like(x, dtype=self.dtype)
+        self.kernels.rms_norm(x, self.weight, self.epsilon, y)
+        return y
+
+    def after_sum(self, x: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+        """(x + added, its norm) for float32 x."""
+        total, y = torch.empty_like(x), torch.empty_like(x, dtype=self.dtype)
+        self.kernels.rms_norm(x, self.weight, self.epsilon, y, added.contiguous(), total)
+        return total, y
+
+
+@dataclass(frozen=True)
+class NativeAttend:
+    """In the place of `core.attention.attend`, for few queries in bfloat16; else as before."""
+
+    kernels: Kernels
+    before: Attend
+
+    def __call__(
+        self,
+        q_BHTE: Tensor,
+        k_BKSE: Tensor,
+        v_BKSE: Tensor,
+        mask: AttentionMask,
+        bias_1HTS: Tensor | None,
+        scale: float,
+        dropout: float = 0.0,
+        soft_cap: float | None = None,
+    ) -> Tensor:
+        if not (self._knows(q_BHTE, k_BKSE, v_BKSE, mask, bias_1HTS) and dropout == 0.0):
+            cap = {} if soft_cap is None else {"soft_cap": soft_cap}
+            return self.before(q_BHTE, k_BKSE, v_BKSE, mask, bias_1HTS, scale, dropout, **cap)
+        return self.kernels.attend(
+            q_BHTE, k_BKSE, v_BKSE, mask.keep_BS, bias_1HTS, scale, soft_cap or 0.0
+        )
+
+    @staticmethod
+    def _knows(
+        q_BHTE: Tensor,
+        k_BKSE: Tensor,
+        v_BKSE: Tensor,
+        mask: AttentionMask,
+        bias_1HTS: Tensor | None,
+    ) -> bool:
+        all_alike = all(
+            t.dtype is torch.bfloat16 and t.stride(-1) == 1 for t in (q_BHTE, k_BKSE, v_BKSE)
+        )
+        keep, bias = mask.keep_BS, bias_1HTS
+        return (
+            all_alike
+            and q_BHTE.shape[2] <= FEW_QUERIES
+            and q_BHTE.shape[1] == k_BKSE.shape[1]
+            and mask.segments is None
+            and (mask.hides_nothing or isinstance(mask.kind, spec.FullMask))
+            and (keep is None or (keep.dtype is torch.bool and keep.stride(-1) == 1))
+            and (
+                bias is None
+                or (bias.dtype is torch.bfloat16 and bias.shape[2] == 1 and bias.stride(-1) == 1)
+            )
+        )
