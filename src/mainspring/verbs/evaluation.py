@@ -1,11 +1,10 @@
 """What `evaluate` returns, and the numbers in it."""
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mainspring.verbs.output import told
+from mainspring.verbs.output import json_line, told
 
 if TYPE_CHECKING:
     from mainspring.metrics import Metric, Statistics
@@ -46,9 +45,7 @@ class Evaluation:
 
     def lines(self, as_json: bool) -> Iterator[str]:
         if as_json:
-            shown = asdict(self)
-            shown.pop("exit_code")
-            yield json.dumps(shown, ensure_ascii=False)
+            yield json_line(self)
             return
         width = max(10, *map(len, self.scores))
         for name, value in self.scores.items():

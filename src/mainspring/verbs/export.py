@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mainspring.errors import BadOption
 from mainspring.verbs import check_values
+from mainspring.verbs.output import json_line
 
 if TYPE_CHECKING:
     from mainspring.checkpoints.bundle import Bundle
@@ -28,8 +29,7 @@ class Exported:
 
     def lines(self, as_json: bool) -> Iterator[str]:
         if as_json:
-            shown = {name: value for name, value in asdict(self).items() if name != "exit_code"}
-            yield json.dumps(shown, ensure_ascii=False)
+            yield json_line(self)
             return
         yield f"{self.out}: {self.format}, {self.type}, {self.bytes / 1e6:,.1f} MB"
         yield f"before: {self.bytes_before / 1e6:,.1f} MB in {self.model}"

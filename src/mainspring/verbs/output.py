@@ -1,12 +1,16 @@
-"""Files of JSON rows that grow row by row: what `run` and `evaluate` write."""
+"""What verbs return and write as JSON: one object, or files of rows that grow row by row."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring.errors import BadData
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Write = Callable[[dict[str, Any]], None]
 
@@ -14,6 +18,12 @@ Write = Callable[[dict[str, Any]], None]
 def told(counts: Mapping[str, int]) -> str:
     """What was counted, for a line: "3 tag repairs, 1 …"."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def json_line(result: "DataclassInstance") -> str:
+    """What a verb returns, as one JSON object. The exit code is the process's own to tell."""
+    shown = {name: value for name, value in asdict(result).items() if name != "exit_code"}
+    return json.dumps(shown, ensure_ascii=False)
 
 
 def unwritable(file: Path, error: OSError) -> BadData:
