@@ -88,6 +88,21 @@ def test_an_encoder_finds_relations_by_meaning(asker: Asker) -> None:
     assert labels(knowing.ask("employer of Ann Lee?")) == ["Acme"]
 
 
+def test_an_answer_that_fits_badly_is_a_guess(asker: Asker) -> None:
+    def encode(texts: Sequence[str]) -> Vectors:
+        """Everything a little like everything else: a cosine of 0.2."""
+        return np.eye(len(texts), 64, dtype=np.float32) * 0.8**0.5 + np.float32(0.2**0.5) * (
+            np.arange(64) == 63
+        )
+
+    question = "Where does Marie Curie reside?"
+    guessed = Asker(asker.store, encode).ask(question)
+    assert guessed.answers and not guessed.sure and 0.1 <= guessed.score < 0.35
+    declined = Asker(asker.store, encode).ask(question, least=0.35)
+    assert not declined.answers and not declined.sure and "no fact like" in declined.problem
+    assert asker.ask("Where was Marie Curie born?").sure
+
+
 def test_words_meet_by_their_stems() -> None:
     same = [("directed", "director"), ("works", "working"), ("marries", "marry"), ("born", "borne")]
     assert all(stem(a) == stem(b) for a, b in same)

@@ -239,7 +239,9 @@ def query(
     return Queried(results, format, prefixes(base))
 
 
-def ask(question: str, *, store: str | Path, encoder: str | None = None) -> Asked:
+def ask(
+    question: str, *, store: str | Path, encoder: str | None = None, least: float = 0.1
+) -> Asked:
     """Ask a knowledge graph in words. The answer is a path of facts, with where they stand.
 
     Parameters
@@ -251,15 +253,19 @@ def ask(question: str, *, store: str | Path, encoder: str | None = None) -> Aske
     encoder
         Sentence encoder that compares the question with the names of relations by meaning: minilm.
         Without it only shared words count.
+    least
+        How well a fact must fit the question, 0 to 1; answers below 0.35 are told as guesses.
     """
     from mainspring.graph.asking import Asker
     from mainspring.graph.store import reading
 
     if not question.strip():
         raise BadOption("the question is empty")
+    if not 0 <= least <= 1:
+        raise BadOption(f"--least must lie between 0 and 1, not be {least}")
     with reading(store) as graph:
         asker = Asker(graph, _encode(encoder))
-        answered = asker.ask(question)
+        answered = asker.ask(question, least=least)
         steps = [step for answer in answered.answers for step in answer.path]
         iris = {
             iri

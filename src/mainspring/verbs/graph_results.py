@@ -122,6 +122,8 @@ class Asked:
             return
         if not self.answered.answers:
             yield f"I do not know: {self.answered.problem}."
+        elif not self.answered.sure:
+            yield f"Not sure (fits by {self.answered.score:.2f} of 1), perhaps:"
         for answer in self.answered.answers:
             yield answer.label
             for step in answer.path:
@@ -149,6 +151,7 @@ class Asked:
                 for answer in self.answered.answers
             ],
             "score": round(self.answered.score, 4),
+            "sure": self.answered.sure,
             "problem": self.answered.problem,
         }
 
