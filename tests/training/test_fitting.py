@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "tokenizer": "byte-bpe",
         "vocabulary": 380,
     },
+    "packed": {"precision": "bfloat16", "pack": True},
 }
 
 
@@ -113,7 +115,10 @@ class StopAt:
     "kind",
     [
         "float32",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bfloat16", "adafactor")),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("bfloat16", "adafactor", "packed")
+        ),
     ],
 )
 def test_two_stops_change_no_bit(
@@ -287,6 +292,22 @@ def test_what_a_resumed_run_keeps_and_what_it_takes_anew(stopped: Path, data: Pa
     finished = resume(moved)
     assert (finished.steps, finished.ended) == (STEPS, "steps")
     assert len(nano.read_jsonl(stopped / "metrics.jsonl")) == STEPS + 3
+
+
+def test_packed_rows_are_told_and_where_there_are_none(
+    data: Path, tmp_path: Path, nano_size: str
+) -> None:
+    seen: list[events.Event] = []
+    with events.listening(seen.append):
+        made = run(data, tmp_path / "packed", pack=True, steps=1, precision="float32")
+    [block] = [event for event in seen if isinstance(event, events.Block) and event.title[0] == "P"]
+    told = dict(block.lines)
+    found = re.fullmatch(r"700 tokens each, .*, (\d+) examples in (\d+) rows", told["batches"])
+    assert found is not None and int(found[1]) > 2 * int(found[2])
+    assert "--pack" in json.loads((Path(made.out) / "run.json").read_text())["command"]
+    options = {"from_scratch": nano_size, "vocabulary": 300, "steps": 1, "pack": True}
+    with pytest.raises(BadOption, match="--pack: span corruption, by which this model learns"):
+        mainspring.fit("pretrain", data, out=tmp_path / "pretrain", **options)
 
 
 def test_nothing_to_resume_is_said(data: Path, tmp_path: Path) -> None:

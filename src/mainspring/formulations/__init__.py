@@ -76,7 +76,8 @@ class EncodedRow:
     `target` may hold `IGNORED`: such places carry no loss. `second` is where the second text of a
     pair begins in `source`; 0 where there is one text only. `weights` are what the losses of the
     targets are multiplied by; none where all count alike. `places` are positions in `source` that
-    a head is to read; none where it reads its own.
+    a head is to read; none where it reads its own. `parts` are the (source, target) tokens of each
+    example in it, one after the other; none where it is a single one.
     """
 
     source: "Sequence[int]"
@@ -86,6 +87,7 @@ class EncodedRow:
     second: int = 0
     weights: "Sequence[float]" = ()
     places: "Sequence[int]" = ()
+    parts: "Sequence[tuple[int, int]]" = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,23 @@ class SpecialIds:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Rows of several examples: the number of the example in its row that each token belongs to,
+    below 0 at padding, and the token's position in it."""
+
+    segments_BT: "Tensor"
+    at_BT: "Tensor"
+
+    @property
+    def begins_BT(self) -> "Tensor":
+        """True at the first token of each example."""
+        return (self.at_BT == 0) & (self.segments_BT >= 0)
+
+    def to(self, device: "torch.device") -> "Parts":
+        return Parts(self.segments_BT.to(device), self.at_BT.to(device))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Tensors of one micro-batch.
 
@@ -130,7 +149,8 @@ class Batch:
     `decoder_ids_BT` is what an encoder-decoder's decoder reads. `types_BS` is 1 in the second text
     of a pair. `target_tokens` counts the labels that carry loss, `weights_BT` are what their losses
     are multiplied by. `places_BP` are the positions that a head reads in place of its own, as many
-    in each row.
+    in each row. `source_parts` and `target_parts` say which tokens of a row go together; None where
+    each row is one example.
     """
 
     source_BS: "Tensor"
@@ -142,6 +162,8 @@ class Batch:
     types_BS: "Tensor | None" = None
     weights_BT: "Tensor | None" = None
     places_BP: "Tensor | None" = None
+    source_parts: Parts | None = None
+    target_parts: Parts | None = None
 
     def to(self, device: "torch.device") -> "Batch":
         """The same batch on another device."""
@@ -158,6 +180,8 @@ class Batch:
             types_BS=moved(self.types_BS),
             weights_BT=moved(self.weights_BT),
             places_BP=moved(self.places_BP),
+            source_parts=None if self.source_parts is None else self.source_parts.to(device),
+            target_parts=None if self.target_parts is None else self.target_parts.to(device),
         )
 
 
@@ -205,8 +229,12 @@ class Formulation:
     before they are scored: a threshold.
     `config_keys` are options of the setup that a checkpoint keeps in its config.json, where
     `transformers` reads them.
+    `trains` is False where it is for using models only.
     `lost` is a word and a phrase for what the examples count as lost of their targets.
     `picture` shows an example's tokens with those that carry loss marked.
+    `packs` is whether `collate` takes rows of several examples (`formulations.packing`) and
+    `losses` gives what all of a row have.
+    `holds` is whether each text it writes can be held to a constraint.
     """
 
     name: str
@@ -222,8 +250,11 @@ class Formulation:
     tokens: Callable[[Setup], Sequence[str]] = lambda setup: ()
     calibrate: "Callable[[Bundle, Sequence[Values], Setup, Inference], Setup] | None" = None
     config_keys: tuple[str, ...] = ()
+    trains: bool = True
     lost: tuple[str, str] = ("inexact", "targets begin or end within a token")
     picture: "Callable[[EncodedRow, Tokenizer, Setup], str]" = source_and_target
+    packs: bool = False
+    holds: bool = False
 
 
 def posed(

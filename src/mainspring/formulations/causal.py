@@ -30,6 +30,7 @@ from mainspring.formulations import (
     shown_tokens,
 )
 from mainspring.formulations.inputs import common_end, cut_before_end, padded
+from mainspring.formulations.packing import source_parts
 from mainspring.formulations.prediction import SHORTEST, writing
 from mainspring.formulations.sequence_to_sequence import end_id, vocabulary_nats
 
@@ -167,16 +168,25 @@ def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple
     del seed
     source_BS = padded([example.source for example in examples], ids.pad, multiple)
     labels_BS = padded([example.target for example in examples], IGNORED, multiple)
+    parts = source_parts(examples, multiple)
+    if parts is not None:  # no example is predicted from the one before it
+        labels_BS = labels_BS.masked_fill(parts.begins_BT, IGNORED)
     ahead_BS = torch.full_like(labels_BS, IGNORED)
     ahead_BS[:, :-1] = labels_BS[:, 1:]
     learnt = int((ahead_BS != IGNORED).sum())
     tokens = sum(len(example.source) for example in examples)
-    return Batch(source_BS, None, ahead_BS, tokens - learnt, learnt)
+    return Batch(source_BS, None, ahead_BS, tokens - learnt, learnt, source_parts=parts)
 
 
 def losses(model: Transformer, batch: Batch) -> Tensor:
-    """The summed cross-entropy of each example's labels, in nats, float32 (B)."""
-    hidden_BSD = model.decode(batch.source_BS, keep_BS=batch.keep_BS)
+    """The summed cross-entropy of each row's labels, in nats, float32 (B)."""
+    parts = batch.source_parts
+    if parts is None:
+        hidden_BSD = model.decode(batch.source_BS, keep_BS=batch.keep_BS)
+    else:
+        hidden_BSD = model.decode(
+            batch.source_BS, at_BT=parts.at_BT, segments=(parts.segments_BT, parts.segments_BT)
+        )
     return vocabulary_nats(model, hidden_BSD, batch.labels_BT).sum(1)
 
 
@@ -215,4 +225,6 @@ FORMULATION = Formulation(
     predict,
     generates=True,
     picture=picture,
+    packs=True,
+    holds=True,
 )

@@ -1,45 +1,24 @@
-"""Several short pairs in one row, each blind to the others.
+"""Several short examples in one row, each blind to the others.
 
     source    a a a a b b c c c .        segments  0 0 0 0 1 1 2 2 2 -1
     target    a a b b b c . .            segments  0 0 1 1 1 2 -2 -2
 
 A token sees only its own segment, in the encoder, in the decoder and from one to the other, so
-each pair has the loss and the gradients that it has alone. Positions restart with each segment; a
-relative bias depends on differences only and needs nothing.
+each example has the loss and the gradients that it has alone. Positions restart with each segment;
+a relative bias depends on differences only and needs nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from mainspring.core.model import Transformer
-from mainspring.formulations import IGNORED, EncodedRow, SpecialIds
+from mainspring.formulations import EncodedRow, Parts
 from mainspring.formulations.inputs import padded
-from mainspring.formulations.sequence_to_sequence import shift_right, vocabulary_nats
 
-
-@dataclass(frozen=True)
-class PackedBatch:
-    """Rows that hold several examples each.
-
-    Segments number the examples of a row, from 0; -1 is source padding, -2 target padding, which
-    therefore see nothing but themselves. `at` are the positions within the example. `example_BT`
-    is the number of the example that a target token belongs to, -1 at padding.
-    """
-
-    source_BS: Tensor
-    source_segments_BS: Tensor
-    source_at_BS: Tensor
-    decoder_ids_BT: Tensor
-    labels_BT: Tensor
-    target_segments_BT: Tensor
-    target_at_BT: Tensor
-    example_BT: Tensor
-    examples: int
-    source_tokens: int
-    target_tokens: int
+ROW = 256  # tokens of a packed row on both sides together, unless an example is longer
+AT_ONCE = 512  # examples that rows are filled from
+SOURCE_PADDING, TARGET_PADDING = -1, -2  # segments that see nothing but themselves
 
 
 def pack(lengths: Sequence[tuple[int, int]], source: int, target: int) -> list[list[int]]:
@@ -64,63 +43,56 @@ def pack(lengths: Sequence[tuple[int, int]], source: int, target: int) -> list[l
     return rows
 
 
-def collate_packed(
-    examples: Sequence[EncodedRow],
-    rows: Sequence[Sequence[int]],
-    ids: SpecialIds,
-    multiple: int = 16,
-) -> PackedBatch:
-    """The batch whose rows hold the examples that `rows` (from `pack`) names."""
+def pack_all(
+    lengths: Sequence[tuple[int, int]], tokens: int, seed: int
+) -> tuple[tuple[int, ...], ...]:
+    """Packed rows of all examples, a function of their lengths and the seed alone.
 
-    def side(parts: Sequence[Sequence[Sequence[int]]], blank: int) -> tuple[Tensor, Tensor]:
-        """Segments and positions for rows of parts."""
-        segments = [[n for n, part in enumerate(row) for _ in part] for row in parts]
-        at = [[i for part in row for i in range(len(part))] for row in parts]
-        return padded(segments, blank, multiple), padded(at, 0, multiple)
+    Rows are filled from a few hundred examples drawn at random at a time. `tokens` are those of a
+    batch, above which no row is made of several examples.
+    """
+    source, target = row_lengths(lengths, tokens)
+    bits = np.random.PCG64(np.random.SeedSequence([seed])).random_raw(len(lengths))
+    order = np.argsort(bits, kind="stable").tolist()
+    packs: list[tuple[int, ...]] = []
+    for at in range(0, len(order), AT_ONCE):
+        drawn = order[at : at + AT_ONCE]
+        filled = pack([lengths[i] for i in drawn], source, target)
+        packs += [tuple(drawn[i] for i in row) for row in filled]
+    return tuple(packs)
 
-    def joined(parts: Sequence[Sequence[Sequence[int]]], value: int) -> Tensor:
-        return padded([[id for part in row for id in part] for row in parts], value, multiple)
 
-    sources = [[examples[i].source for i in row] for row in rows]
-    targets = [[examples[i].target for i in row] for row in rows]
-    # Shifted within each example: every one of them begins with the start token.
-    shifted = [
-        [shift_right(torch.tensor([list(part)]), ids)[0].tolist() for part in row]
-        for row in targets
-    ]
-    owners = [[[i] * len(examples[i].target) for i in row] for row in rows]
-    source_segments_BS, source_at_BS = side(sources, -1)
-    target_segments_BT, target_at_BT = side(targets, -2)
-    return PackedBatch(
-        joined(sources, ids.pad),
-        source_segments_BS,
-        source_at_BS,
-        joined(shifted, ids.pad),
-        joined(targets, IGNORED),
-        target_segments_BT,
-        target_at_BT,
-        joined(owners, -1),
-        len(examples),
-        sum(len(part) for row in sources for part in row),
-        sum(len(part) for row in targets for part in row),
+def row_lengths(lengths: Sequence[tuple[int, int]], tokens: int) -> tuple[int, int]:
+    """The (source, target) tokens that a row holds: in the proportion of all examples' tokens, and
+    room for the longest example."""
+    sizes = np.asarray(lengths, dtype=np.int64).reshape(-1, 2)
+    shares = sizes.sum(0) / max(1, sizes.sum())
+    source, target = np.maximum(sizes.max(0), (min(ROW, tokens) * shares).astype(np.int64))
+    return int(source), int(target)
+
+
+def joined(examples: Sequence[EncodedRow]) -> EncodedRow:
+    """One row of several examples."""
+    return EncodedRow(
+        list(chain.from_iterable(example.source for example in examples)),
+        list(chain.from_iterable(example.target for example in examples)),
+        parts=tuple((len(example.source), len(example.target)) for example in examples),
     )
 
 
-def packed_losses(model: Transformer, batch: PackedBatch) -> Tensor:
-    """The summed cross-entropy of each example's labels, in nats, float32, in the examples' order:
-    what `sequence_to_sequence.losses` gives for them unpacked."""
-    of_sources, of_targets = batch.source_segments_BS, batch.target_segments_BT
-    memory_BSD = model.encode(
-        batch.source_BS, at_BT=batch.source_at_BS, segments=(of_sources, of_sources)
-    )
-    hidden_BTD = model.decode(
-        batch.decoder_ids_BT,
-        memory_BSD,
-        at_BT=batch.target_at_BT,
-        segments=(of_targets, of_targets),
-        memory_segments=(of_targets, of_sources),
-    )
-    nats_BT = vocabulary_nats(model, hidden_BTD, batch.labels_BT)
-    real_BT = batch.example_BT >= 0
-    total = nats_BT.new_zeros(batch.examples)
-    return total.index_add(0, batch.example_BT[real_BT], nats_BT[real_BT])
+def source_parts(rows: Sequence[EncodedRow], multiple: int) -> Parts | None:
+    """Which example each source token of packed rows belongs to; None where rows are not packed."""
+    return _parts([[source for source, _ in row.parts] for row in rows], SOURCE_PADDING, multiple)
+
+
+def target_parts(rows: Sequence[EncodedRow], multiple: int) -> Parts | None:
+    """The same for the targets."""
+    return _parts([[target for _, target in row.parts] for row in rows], TARGET_PADDING, multiple)
+
+
+def _parts(rows: Sequence[Sequence[int]], padding: int, multiple: int) -> Parts | None:
+    if not any(rows):
+        return None
+    segments = [[n for n, length in enumerate(row) for _ in range(length)] for row in rows]
+    at = [[i for length in row for i in range(length)] for row in rows]
+    return Parts(padded(segments, padding, multiple), padded(at, 0, multiple))

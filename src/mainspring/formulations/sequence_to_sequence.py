@@ -25,6 +25,7 @@ from mainspring.formulations import (
     Values,
 )
 from mainspring.formulations.inputs import kept, padded
+from mainspring.formulations.packing import source_parts, target_parts
 from mainspring.formulations.prediction import writing
 from mainspring.formulations.token_loss import token_nats
 
@@ -81,11 +82,14 @@ def end_id(tokenizer: Tokenizer) -> int:
     return tokenizer.eos_id
 
 
-def shift_right(labels_BT: Tensor, ids: SpecialIds) -> Tensor:
-    """The decoder's input: labels one place later, the start token first, padding for -100."""
+def shift_right(labels_BT: Tensor, ids: SpecialIds, begins_BT: Tensor | None = None) -> Tensor:
+    """The decoder's input: labels one place later, the start token first (and wherever another
+    example of the row begins), padding for -100."""
     assert ids.start is not None
     shifted_BT = labels_BT.new_full(labels_BT.shape, ids.start)
     shifted_BT[:, 1:] = labels_BT[:, :-1]
+    if begins_BT is not None:
+        shifted_BT = shifted_BT.masked_fill(begins_BT, ids.start)
     return shifted_BT.masked_fill(shifted_BT == IGNORED, ids.pad)
 
 
@@ -96,21 +100,38 @@ def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple
     sources = [example.source for example in examples]
     source_BS = padded(sources, ids.pad, multiple)
     labels_BT = padded([example.target for example in examples], IGNORED, multiple)
+    parts = target_parts(examples, multiple)
     return Batch(
         source_BS,
-        kept(sources, source_BS.shape[1]),
+        kept(sources, source_BS.shape[1]) if parts is None else None,
         labels_BT,
         sum(map(len, sources)),
         sum(len(example.target) for example in examples),
-        decoder_ids_BT=shift_right(labels_BT, ids),
+        decoder_ids_BT=shift_right(labels_BT, ids, None if parts is None else parts.begins_BT),
+        source_parts=source_parts(examples, multiple),
+        target_parts=parts,
     )
 
 
 def losses(model: Transformer, batch: Batch) -> Tensor:
-    """The summed cross-entropy of each example's labels, in nats, float32 (B)."""
+    """The summed cross-entropy of each row's labels, in nats, float32 (B)."""
     assert batch.decoder_ids_BT is not None
-    memory_BSD = model.encode(batch.source_BS, batch.keep_BS)
-    hidden_BTD = model.decode(batch.decoder_ids_BT, memory_BSD, batch.keep_BS)
+    sources, targets = batch.source_parts, batch.target_parts
+    if sources is None or targets is None:
+        memory_BSD = model.encode(batch.source_BS, batch.keep_BS)
+        hidden_BTD = model.decode(batch.decoder_ids_BT, memory_BSD, batch.keep_BS)
+    else:
+        of_sources, of_targets = sources.segments_BT, targets.segments_BT
+        memory_BSD = model.encode(
+            batch.source_BS, at_BT=sources.at_BT, segments=(of_sources, of_sources)
+        )
+        hidden_BTD = model.decode(
+            batch.decoder_ids_BT,
+            memory_BSD,
+            at_BT=targets.at_BT,
+            segments=(of_targets, of_targets),
+            memory_segments=(of_targets, of_sources),
+        )
     return vocabulary_nats(model, hidden_BTD, batch.labels_BT).sum(1)
 
 
@@ -143,5 +164,14 @@ def lengths(example: EncodedRow) -> tuple[int, int]:
 predict = writing(source_ids)
 
 FORMULATION = Formulation(
-    "sequence to sequence", lacks, encode, collate, losses, lengths, predict, generates=True
+    "sequence to sequence",
+    lacks,
+    encode,
+    collate,
+    losses,
+    lengths,
+    predict,
+    generates=True,
+    packs=True,
+    holds=True,
 )

@@ -143,11 +143,6 @@ def translate(
 ) -> Iterator[Prediction]:
     """The rows' texts piece by piece, put together again."""
     assert how.options is not None
-    if how.constraint is not None:
-        raise Mismatch(
-            "`translate` writes line by line, so that no translation fits a constraint as a whole; "
-            "tasks that write one text can: generate, summarize, answer"
-        )
     options = setup.options
     terms = read_terms(options["terms"]) if options.get("terms") else ()
     forcing = Forcing(bundle, how, setup, encode, terms) if terms else None
@@ -339,7 +334,12 @@ SEQUENCES = Formulation(
     sequence_to_sequence.lengths,
     predict,
     generates=True,
+    packs=True,
 )
 PROMPTS = replace(
-    causal.FORMULATION, name="prompted translation", encode=encode_prompts, predict=predict_prompts
+    causal.FORMULATION,
+    name="prompted translation",
+    encode=encode_prompts,
+    predict=predict_prompts,
+    holds=False,  # a text is translated line by line
 )

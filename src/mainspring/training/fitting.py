@@ -45,6 +45,7 @@ from mainspring.formulations import (
     Values,
     special_ids,
 )
+from mainspring.formulations.packing import pack_all
 from mainspring.formulations.prediction import generation_options
 from mainspring.tasks import Task, choose_formulation
 from mainspring.tasks.reading import by_columns, named_columns
@@ -66,7 +67,7 @@ from mainspring.training.preparation import (
     open_data,
     training_texts,
 )
-from mainspring.training.rows import EncodedRows
+from mainspring.training.rows import EncodedRows, PackedRows
 from mainspring.training.session import (
     Actions,
     Plan,
@@ -146,6 +147,11 @@ class _Run:
         self.options, self.command, self.out = options, command, out
         self.task, self.data, self.bundle = task, data, bundle
         self.formulation: Formulation = choose_formulation(task, bundle.spec, "fit")
+        if options["pack"] and not self.formulation.packs:
+            raise BadOption(
+                f"--pack: {self.formulation.name}, by which this model learns `{task.name}`, has "
+                "no rows of several examples; leave it out"
+            )
         self.setup = self._setup()
         assert self.bundle.tokenizer is not None
         self.tokenizer = self.bundle.tokenizer
@@ -205,7 +211,7 @@ class _Run:
     def go(self, resume: bool) -> Outcome:
         keep_freed_memory()
         options, model = self.options, self.bundle.model
-        source = self._source(self.rows)
+        source = self._source(self._packed() if options["pack"] else self.rows)
         optimizer = build_optimizer(
             model, options["optimizer"], weight_decay=options["weight_decay"]
         )
@@ -259,10 +265,18 @@ class _Run:
         self._show_result(record)
         return Outcome(record, self.data.skipped)
 
-    def _source(self, rows: EncodedRows) -> BatchSource:
+    def _packed(self) -> PackedRows:
+        """The training rows, several short ones in each row."""
+        tokens, seed = self.options["batch_tokens"], self.options["seed"]
+        return PackedRows(self.rows, pack_all(self._lengths(self.rows), tokens, seed))
+
+    def _lengths(self, rows: EncodedRows | PackedRows) -> list[tuple[int, int]]:
         if not len(rows):
             raise BadData("no row is left once the data is encoded; is it empty?")
-        lengths = [self.formulation.lengths(rows[row]) for row in range(len(rows))]
+        return [self.formulation.lengths(rows[row]) for row in range(len(rows))]
+
+    def _source(self, rows: EncodedRows | PackedRows) -> BatchSource:
+        lengths = self._lengths(rows)
 
         @lru_cache(maxsize=2)
         def plan(epoch: int) -> BatchPlan:
@@ -321,7 +335,7 @@ class _Run:
 
     def _hashes(self, source: BatchSource) -> dict[str, str]:
         hashes = {
-            "training data": self.rows.hash,
+            "training data": source.rows.hash,
             "validation data": self.valid_rows.hash,
             "batch plan": source.plan(0).hash,
         }
@@ -414,9 +428,11 @@ class _Run:
         if data.mended:
             lines.append(("put right", f"{data.mended} → {SKIPPED_FILE}"))
         lines += self._length_lines()
-        picture = self.formulation.picture(
-            self.rows[plan.batches[0][0]], self.tokenizer, self.setup
-        )
+        first, packed = plan.batches[0][0], ""
+        if isinstance(source.rows, PackedRows):
+            packed = f", {len(self.rows)} examples in {len(source.rows)} rows"
+            first = source.rows.packs[first][0]
+        picture = self.formulation.picture(self.rows[first], self.tokenizer, self.setup)
         per_step = plan.tokens / len(plan.batches)
         left = (total - record.step) * per_step / timing.tokens_per_second
         memory, bytes_all = self._memory(timing), memory_bytes()
@@ -424,7 +440,10 @@ class _Run:
         lines += [
             ("prefix", repr(self.setup.prefix) if self.setup.prefix else "none"),
             ("loss on", picture),
-            ("batches", f"{self.options['batch_tokens']} tokens each, padding {plan.padding:.1%}"),
+            (
+                "batches",
+                f"{self.options['batch_tokens']} tokens each, padding {plan.padding:.1%}{packed}",
+            ),
             ("precision", f"{precision} arithmetic, float32 weights"),
             *([] if self.lora is None else [("adapter", describe(self.lora))]),
             ("memory", f"peak about {memory / 1e9:.1f}{of} GB"),

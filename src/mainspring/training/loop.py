@@ -32,7 +32,7 @@ from mainspring.training.health import (
     largest_weight,
 )
 from mainspring.training.optimizer import LearningRate, clip_gradients
-from mainspring.training.rows import EncodedRows
+from mainspring.training.rows import EncodedRows, PackedRows
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class BatchSource:
     `accumulate` splits each of its batches into that many micro-batches.
     """
 
-    rows: EncodedRows
+    rows: EncodedRows | PackedRows
     formulation: Formulation
     ids: SpecialIds
     plan: Callable[[int], BatchPlan]

@@ -2,11 +2,12 @@
 
 import hashlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from mainspring.formulations import IGNORED, EncodedRow
+from mainspring.formulations.packing import joined
 
 
 class EncodedRows:
@@ -73,3 +74,25 @@ class EncodedRows:
 
 def _start(ends: np.ndarray, row: int) -> int:
     return 0 if row == 0 else int(ends[row - 1])
+
+
+class PackedRows:
+    """Rows of several of the encoded `rows`, by their numbers in `packs`; each is put together when
+    it is asked for."""
+
+    def __init__(self, rows: EncodedRows, packs: Sequence[tuple[int, ...]]):
+        self.rows, self.packs = rows, packs
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def __getitem__(self, row: int) -> EncodedRow:
+        return joined([self.rows[number] for number in self.packs[row]])
+
+    @property
+    def hash(self) -> str:
+        """Changes when anything of any row changes, or which of them stand together."""
+        digest = hashlib.sha256(self.rows.hash.encode())
+        for pack in self.packs:
+            digest.update(np.array([len(pack), *pack], dtype="<i8").tobytes())
+        return digest.hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring import events, registry
-from mainspring.errors import BadOption, Missing
+from mainspring.errors import BadOption, Mismatch, Missing
 from mainspring.threads import wait_politely
 from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE
 from mainspring.verbs import check_values
@@ -70,6 +70,7 @@ def fit(
     minutes: float | None = None,
     batch_tokens: int = 4096,
     accumulate: int = 1,
+    pack: bool = False,
     lora: int | None = None,
     lora_alpha: float | None = None,
     learning_rate: float | None = None,
@@ -128,6 +129,9 @@ def fit(
         Source and target tokens of one step, padding included.
     accumulate
         Micro-batches each step is split into: less memory, the same gradient.
+    pack
+        Put several short pairs into one row, each blind to the others: long and short ones mix in
+        a batch without padding.
     lora
         Rank of a LoRA adapter: only it learns (and a new head), the model's weights stay, and what
         is saved is the adapter, in PEFT's format.
@@ -240,7 +244,9 @@ def resumed_options(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
                 f"{_flag(name)} {value} differs from the run's own {recorded[name]}; a resumed "
                 "run keeps its options"
             )
-    return {**recorded, "out": given["out"], "resume": True}
+    # What this release has and the run's own did not know.
+    added = {name: defaults[name] for name in given if name not in recorded}
+    return {**added, **recorded, "out": given["out"], "resume": True}
 
 
 def _flag(name: str) -> str:
@@ -251,6 +257,11 @@ def check(options: dict[str, Any]) -> None:
     """BadOption where a value is out of its range or two options exclude each other."""
     check_values(fit, options)
     task: Task = registry.find("tasks", options["task"])
+    if not any(formulation.trains for formulation in task.formulations):
+        raise Mismatch(
+            f"`{task.name}` cannot be fitted in this release; `run` and `evaluate` use models that "
+            "can do it"
+        )
     stated = task.read_options(options["task_options"], list(inspect.signature(fit).parameters))
     for option in task.options:
         if option.name in stated and not option.learnt:
