@@ -84,6 +84,11 @@ def open_for(task: Task, use: Use) -> Opened:
     formulation = choose_formulation(task, bundle.spec)
     if formulation.predict is None:
         raise BadOption(f"`{task.name}` is for training; it has no predictions")
+    if use.constraint is not None and not formulation.holds:
+        raise BadOption(
+            f"{use.constraint[0]}: {formulation.name} does not write one text that could be held "
+            "to it; tasks that do: generate, summarize, answer"
+        )
     check_source(use.max_source, bundle.spec)
     found = setup_of(bundle, task)
     setup = replace(
@@ -96,8 +101,6 @@ def open_for(task: Task, use: Use) -> Opened:
         options = generation_options(bundle.generation, setup.limits, use.generation)
         idle = [name for name in SAMPLING if name in use.generation and not options.do_sample]
         _warn_of_no_effect(idle, " without --do-sample")
-    elif use.constraint is not None:
-        raise BadOption(f"{use.constraint[0]}: nothing is written by this model for `{task.name}`")
     else:
         _warn_of_no_effect(
             [name for name in use.generation if name != "seed"], ": nothing is generated"
