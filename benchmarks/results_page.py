@@ -200,8 +200,8 @@ def comparison_lines(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
         main = next(iter(record["difference"]))
         yield (
-            f"{record['title'].capitalize()}: {record['train_rows']:,} training rows, learning "
-            f"rate {record['rate']:g}, {record['signature']}. {main} by seed: "
+            f"{record['title'][0].upper()}{record['title'][1:]}: {record['train_rows']:,} training "
+            f"rows, learning rate {record['rate']:g}, {record['signature']}. {main} by seed: "
             + "; ".join(
                 f"{side} " + ", ".join(f"{scores[main]:.2f}" for scores in record["by_seed"][side])
                 for side in SIDES
