@@ -11,7 +11,7 @@ from mainspring.checkpoints.adapters import AdapterConfig
 from mainspring.compute.adapted import AdaptedCopy
 from mainspring.compute.feed_forward import SmoothFeedForward
 from mainspring.compute.linear import CopiedLinear
-from mainspring.compute.lora import LoraLinear, LowRank, attach, merge_adapters
+from mainspring.compute.lora import LoraLinear, LowRank, attach, merge_adapters, merged_copy
 from mainspring.compute.precision import prepare
 from mainspring.compute.training import prepare_for_training
 from mainspring.core.model import Transformer
@@ -268,6 +268,32 @@ def test_a_model_prepared_for_inference_keeps_what_the_adapter_does(name):
         prepare(model, "float32")
         after = model(**tiny_inputs(model)).last_hidden_state
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_copy_for_inference_leaves_training_alone(name, precision):
+    """Taken in the midst of training, it computes the same, and the training does not feel it."""
+    model = tiny(name)
+    lora = attach(model, family(name), AdapterConfig(rank=3))
+    shake(model)
+    prepare_for_training(model.train(), precision)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    learning = [p.requires_grad for p in model.parameters()]
+    with torch.no_grad():
+        expected = model.eval()(**tiny_inputs(model)).last_hidden_state
+        copy = merged_copy(model.train(), lora)
+        found = copy(**tiny_inputs(copy)).last_hidden_state
+        prepare(copy, "bfloat16")
+        narrow = copy(**tiny_inputs(copy)).last_hidden_state
+    if precision == "float32":
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (expected.float() - found).norm() < 0.05 * found.norm()
+    assert (narrow.float() - found).norm() < 0.05 * found.norm()
+    assert model.training and learning == [p.requires_grad for p in model.parameters()]
+    after = model.state_dict()
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+    assert gradients(model)
 
 
 def test_checkpointed_layers_give_the_same_gradients():

@@ -30,6 +30,7 @@ from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.card import Card, card_text
 from mainspring.checkpoints.config import CONFIG, json_text
 from mainspring.compute.swap import place
+from mainspring.core.init import build
 from mainspring.core.model import Transformer
 from mainspring.errors import Refused
 from mainspring.families import Family
@@ -48,6 +49,10 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor, rows: slice) -> Tensor:
         return F.linear(F.linear(self.dropout(x), self.a), self.b[rows]) * self.scale
+
+    def add_to(self, weight: Tensor, rows: slice) -> None:
+        """weight += scale * B A, in place."""
+        weight.addmm_(self.b[rows].to(weight), self.a.to(weight), alpha=self.scale)
 
 
 class LoraLinear(nn.Linear):
@@ -73,10 +78,7 @@ class LoraLinear(nn.Linear):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """A plain layer on the same parameters, the change added to the weight."""
-        part = self.part
-        self.weight.addmm_(
-            part.b[self.rows].to(self.weight), part.a.to(self.weight), alpha=part.scale
-        )
+        self.part.add_to(self.weight, self.rows)
         return _plain(self)
 
 
@@ -171,6 +173,27 @@ def merge_adapters(model: nn.Module) -> None:
     """Merges every adapter that is attached to the model, in place; plain layers remain."""
     for name, leaf in _lora_leaves(model):
         place(model, name, leaf.merged())
+
+
+@torch.no_grad()
+def merged_copy(model: Transformer, lora: Lora | None = None) -> Transformer:
+    """The core's own model with these weights, `lora` merged, whatever has been swapped in.
+
+    Only weights with an adapter are copied; the others are read where they are. So it may be
+    prepared for inference, which leaves the storages of the old weights alone, and not trained.
+    """
+    weights = model.state_dict()
+    for at, part in lora.parts.items() if lora else ():
+        first = 0
+        for name in at.leaves:
+            weight = weights[f"{name}.weight"].clone()
+            part.add_to(weight, slice(first, first + len(weight)))
+            weights[f"{name}.weight"] = weight
+            first += len(weight)
+    copy = build(model.spec)
+    wanted = copy.state_dict().keys()
+    copy.load_state_dict({name: weights[name] for name in wanted}, assign=True)
+    return copy.eval()
 
 
 def attach(

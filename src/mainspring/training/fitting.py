@@ -29,8 +29,9 @@ from mainspring.checkpoints.heads import with_head
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 from mainspring.compute.devices import choose_device
 from mainspring.compute.hardware import memory_bytes
-from mainspring.compute.lora import Lora
+from mainspring.compute.lora import Lora, merged_copy
 from mainspring.compute.memory import keep_freed_memory
+from mainspring.compute.precision import prepare
 from mainspring.compute.training import prepare_for_training
 from mainspring.data.batches import BatchPlan, plan_batches
 from mainspring.data.skipped import SkipLog
@@ -245,7 +246,7 @@ class _Run:
                 refresh=prepared.refresh,
             )
             actions = Actions(
-                evaluate=self._evaluate,
+                evaluate=lambda: self._evaluate(prepared.precision),
                 keep=self._keep,
                 save=lambda r: _save(self.out, r, model, optimizer),
             )
@@ -356,27 +357,30 @@ class _Run:
 
     # -- between steps ---------------------------------------------------------------------------
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, precision: str) -> dict[str, float]:
         scores = {}
         if len(self.valid_rows):
             scores["loss"] = evaluate_loss(self.bundle.model, self._source(self.valid_rows))
         if self.scored:
-            scores |= self._metric_scores()
+            scores |= self._metric_scores(precision)
         return scores
 
-    def _metric_scores(self) -> dict[str, float]:
+    def _metric_scores(self, precision: str) -> dict[str, float]:
+        """The task's scores, by a copy of the model that is as quick as `evaluate` has it."""
         metric, target, predict = self.task.metric, self.task.target, self.formulation.predict
         assert metric is not None and target is not None and predict is not None
-        self.bundle.model.eval()
+        bundle = replace(self.bundle, model=merged_copy(self.bundle.model, self.lora))
+        with events.listening(lambda event: None):
+            prepare(bundle.model, precision)
         options = None
         if self.formulation.generates:
             plain = {"num_beams": 1, "do_sample": False}
-            options = generation_options(self.bundle.generation, self.setup.limits, plain)
+            options = generation_options(bundle.generation, self.setup.limits, plain)
         show = partial(_show_progress, "evaluating", len(self.scored))
         how = Inference(options, on_long="cut" if self.formulation.generates else "split")
         if self.formulation.calibrate is not None:
-            self.setup = self.formulation.calibrate(self.bundle, self.scored, self.setup, how)
-        made = predict(self.bundle, self.scored, self.setup, how, show, None)
+            self.setup = self.formulation.calibrate(bundle, self.scored, self.setup, how)
+        made = predict(bundle, self.scored, self.setup, how, show, None)
         wanted = [row[target.name] for row in self.scored]
         answers = [metric.judged(prediction.value, prediction.details) for prediction in made]
         return metric.scores(metric.score_rows(answers, wanted, metric.choose_kind(wanted)))
