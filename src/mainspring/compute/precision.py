@@ -97,9 +97,6 @@ def prepare(
     hardware = hardware or detect()
     chosen = choose(precision, hardware, device)
     _warn_where_slow(chosen, hardware, device)
-    # Products over many rows at a time are bound by arithmetic, not by reading weights: where the
-    # CPU is quick at bfloat16, taking activations to 8 bits there costs more than it saves.
-    fast: Precision = "bfloat16" if chosen == "int8" and hardware.fast_bfloat16 else chosen
     before = sum(p.numel() * p.element_size() for p in model.parameters())
     model.eval()
     dtype = torch.float32 if chosen == "float32" else torch.bfloat16
@@ -110,6 +107,11 @@ def prepare(
     kernels = None
     if device.type == "cpu" and chosen != "float32" and "AVX512_CORE_AMX" in hardware.instructions:
         kernels = library.kernels()
+    # By torch's operators, products over many rows at a time are bound by arithmetic, not by
+    # reading weights: where the CPU is quick at bfloat16, taking activations to 8 bits there costs
+    # more than it saves. Our own kernels do it on the way.
+    wide = chosen == "int8" and kernels is None and hardware.fast_bfloat16
+    fast: Precision = "bfloat16" if wide else chosen
     coarse = chosen == "int8" and device.type == "cpu" and kernels is None
     scale = smooth(model) if coarse else None
     for name, head in model.heads.items():

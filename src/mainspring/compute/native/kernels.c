@@ -24,7 +24,7 @@
 
 #include <omp.h>
 
-enum { LANES = 16, BLOCK = 1024, LINE = 64, FEW = 4, CHUNK = 8, AHEAD = 4096 };
+enum { LANES = 16, BLOCK = 1024, LINE = 64, FEW = 4, CHUNK = 8 };
 enum { BFLOAT16 = 0, INT8 = 1 };            /* kinds of weights */
 enum { NARROW = 0, WIDE = 1 };              /* activations and results: bfloat16 or float32 */
 enum { NONE = 0, RELU = 1 };
@@ -262,7 +262,7 @@ static void few_panels(const Linear *w, int64_t rows, const uint8_t *high, const
 
 /* Two blocks of rows (or one) by two panels (or one). Tiles 0-3 sum, 4 and 5 hold rows, 6 and 7
    weights. In exact products the two blocks of rows are the high and the low part of one. Weights
-   that are `cold` come from memory: they are asked for before they are needed. */
+   that are `cold` come from memory: those of the next two panels are asked for. */
 INLINE void tiles(const uint8_t *a0, const uint8_t *a1, const uint8_t *b0, const uint8_t *b1,
                   int64_t blocks, int cold, const int kind, const int two_rows, const int two_panels) {
     _tile_zero(0);
@@ -270,12 +270,11 @@ INLINE void tiles(const uint8_t *a0, const uint8_t *a1, const uint8_t *b0, const
     if (two_rows) _tile_zero(2);
     if (two_rows && two_panels) _tile_zero(3);
     for (int64_t b = 0; b < blocks; b++) {
-        if (cold) {
+        if (cold)
             for (int i = 0; i < BLOCK; i += LINE) {
-                _mm_prefetch(b0 + b * BLOCK + AHEAD + i, _MM_HINT_T0);
-                if (two_panels) _mm_prefetch(b1 + b * BLOCK + AHEAD + i, _MM_HINT_T0);
+                _mm_prefetch(b0 + (2 * blocks + b) * BLOCK + i, _MM_HINT_T1);
+                if (two_panels) _mm_prefetch(b1 + (2 * blocks + b) * BLOCK + i, _MM_HINT_T1);
             }
-        }
         _tile_loadd(6, b0 + b * BLOCK, LINE);
         _tile_loadd(4, a0 + b * BLOCK, LINE);
         if (two_panels) _tile_loadd(7, b1 + b * BLOCK, LINE);
