@@ -86,12 +86,18 @@ def _contestants(context: Context, folder: Path) -> list[Contestant]:
     def setup(precision: str) -> GenerationSetup:
         return GenerationSetup(folder, precision, context.threads)  # type: ignore[arg-type]
 
-    gguf = LlamaSetup(folder, context.out / "models" / "chat-q8_0.gguf", context.threads)
+    gguf = LlamaSetup(
+        folder,
+        context.out / "models" / "chat-q8_0.gguf",
+        context.threads,
+        max(ROWS),
+        PROMPT + context.scale.chat_tokens,
+    )
     return [
         Contestant(f"{OURS} bfloat16", mainspring, setup("bfloat16")),
         Contestant(f"{OURS} int8", mainspring, setup("int8")),
         Contestant(f"{HF} bfloat16", transformers, setup("bfloat16"), ("transformers",)),
-        Contestant(f"{LLAMA} int8", llama_cpp, gguf, ("llama_cpp", "gguf")),
+        Contestant(f"{LLAMA} int8", llama_cpp, gguf, ("xllamacpp", "gguf")),
     ]
 
 
