@@ -20,6 +20,7 @@ TASKS = {
     "classify": "mainspring.tasks.classify:TASK",
     "entities": "mainspring.tasks.entities:TASK",
     "relations": "mainspring.tasks.relations:TASK",
+    "transcribe": "mainspring.tasks.transcribe:TASK",
     "pretrain": "mainspring.tasks.pretrain:TASK",
 }
 

@@ -278,7 +278,10 @@ def check_metric(task: Task, references: list[Any]) -> None:
     )
     turned = [*references[1:], references[0]]
     other = metric.scores(metric.score_rows(turned, references, kind))
-    assert other[task.best] <= best[task.best], "wrong answers score higher than right ones"
+    worse, better = other[task.best], best[task.best]
+    if not task.higher_is_better:
+        worse, better = better, worse
+    assert worse <= better, "wrong answers score higher than right ones"
 
 
 def check_verbs(task: Task, data: Path, start: Mapping[str, Any]) -> None:

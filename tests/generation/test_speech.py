@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from speech_oracle import END, ENGLISH, PLAIN, START, TIME, TRANSLATE, generated, mask, pair, sound
 
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.errors import BadOption, Mismatch
 from mainspring.generation import speech
-from mainspring.generation.long_form import Recording, Segment, listen, split
+from mainspring.generation.long_form import Recording, listen
 from mainspring.generation.options import GenerationOptions
+from mainspring.generation.timestamps import Segment, split
+from speech_oracle import generated, mask, pair, sound
+from whispering import END, ENGLISH, PLAIN, START, TIME, TRANSLATE
 
 SEEDS = (1, 6)
 

@@ -36,7 +36,7 @@ def test_every_family_is_listed_with_what_it_can_do() -> None:
     assert rows["llama"]["export"] == "huggingface, gguf"
     assert "summarize" in rows["llama"]["tasks"] and "entities" not in rows["llama"]["tasks"]
     assert "entities" in rows["bert"]["tasks"] and "summarize" not in rows["bert"]["tasks"]
-    assert "summarize" not in rows["whisper"]["tasks"]  # it reads sound
+    assert rows["whisper"]["tasks"] == "transcribe (use only)"
 
 
 def test_what_can_be_fetched_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

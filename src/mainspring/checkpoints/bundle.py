@@ -38,6 +38,9 @@ from mainspring.weights.files import TensorFiles, weight_files, write_sharded, w
 from mainspring.weights.maps import is_ignored, to_ours, to_theirs
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from mainspring.checkpoints.speech import Transcript
     from mainspring.generation.constrained import Constraint
     from mainspring.generation.speculative import Draft
 
@@ -114,6 +117,32 @@ class Bundle:
             constraint=constraint,
             draft=draft,
         ).sequences
+
+    def transcribe(
+        self,
+        *audio: "str | Path | np.ndarray | Tensor",
+        sampling_rate: int | None = None,
+        **options: Any,
+    ) -> "list[Transcript]":
+        """What is spoken in recordings of any length, with times: files, or samples (T) of one
+        channel in -1..1, taken `sampling_rate` times a second (None: as often as the model wants).
+
+        `options` are those of `mainspring.generation.speech` (`language`, `task`, `temperature` …)
+        and of `generate`; `return_timestamps=False` leaves times out of recordings that fit into
+        one window. Needs `pip install 'mainspring[speech]'` for files and other rates. Mismatch
+        where the model does not hear.
+        """
+        from mainspring.checkpoints.speech import front_end, settings, transcribe
+        from mainspring.data.audio import at_rate, read_audio
+
+        rate = front_end(self).rate
+        sounds = [
+            read_audio(Path(each), rate)
+            if isinstance(each, str | Path)
+            else at_rate(torch.as_tensor(each).cpu().numpy(), sampling_rate or rate, rate)
+            for each in audio
+        ]
+        return transcribe(self, sounds, settings(self, {"return_timestamps": True, **options}))
 
     def save(
         self,

@@ -25,6 +25,7 @@ CARRIED = (
     "mainspring.json",
     "preprocessor_config.json",
     "processor_config.json",
+    "normalizer.json",
 )
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 KNOWN = (

@@ -182,7 +182,9 @@ class Tokenizer:
             backend = _open_sentencepiece(spm, config, is_t5)
         _add_tokens(backend, config, files.get(ADDED), folder)
         special = special_tokens(backend, {**named, **config})
-        if not is_t5 and ("add_bos_token" in config or "add_eos_token" in config):
+        # Whisper's tokenizer.json says itself what stands around a text, whatever these keys say.
+        framed = is_t5 or str(config.get("tokenizer_class")).startswith("WhisperTokenizer")
+        if not framed and ("add_bos_token" in config or "add_eos_token" in config):
             begins, ends = bool(config.get("add_bos_token")), bool(config.get("add_eos_token"))
             add_around(backend, special, begins, ends)
         return cls(backend, special, {name: file.read_bytes() for name, file in files.items()})

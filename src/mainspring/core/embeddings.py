@@ -70,7 +70,8 @@ class AudioEmbedding(nn.Module):
     def forward(
         self, frames: Tensor, table: nn.Embedding | None = None, types_BT: Tensor | None = None
     ) -> Tensor:
-        """Vectors BTD from frames of shape (batch, bins, 2 T)."""
+        """Vectors BTD from frames of shape (batch, bins, 2 T), of any type of numbers."""
+        frames = frames.to(self.first.weight.dtype)
         return F.gelu(self.second(F.gelu(self.first(frames)))).transpose(1, 2)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mainspring.data.documents import read_document
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData, BadOption, Missing
@@ -20,15 +21,23 @@ SUFFIXES = (
     *(".caf", ".w64", ".rf64"),
 )
 
+BLOCK = 1 << 20  # samples of each channel
+
 
 def read_audio(file: Path, rate: int) -> "np.ndarray":
     """The samples of a file at `rate` a second, float32 in -1..1, channels averaged.
 
     BadData where the file holds no sound that can be read.
     """
+    import numpy as np
+
     with _opened(file) as sound:
-        samples = sound.read(dtype="float32", always_2d=True)
-        return at_rate(samples.mean(1), sound.samplerate, rate, file)
+        # Block by block: several channels of an hour would take gigabytes.
+        parts = []
+        while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
+            parts.append(block.mean(1))
+        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return at_rate(samples, sound.samplerate, rate, file)
 
 
 def at_rate(samples: "np.ndarray", given: int, rate: int, file: Path | None = None) -> "np.ndarray":
@@ -60,9 +69,14 @@ def check_audio(file: Path) -> None:
 
 
 def read_recording(path: Path, skipped: SkipLog) -> Iterator[Row]:
-    """A sound file as a row that names it in the column `audio`."""
-    del skipped  # what is wrong with a file is found where it is opened
-    yield Row({"audio": str(path)}, str(path), 1)
+    """A sound file as a row that names it in the column `audio`; what is spoken in `a.wav` may
+    stand in `a.txt` beside it."""
+    values = {"audio": str(path)}
+    partner = path.with_suffix(".txt")
+    if partner.is_file():
+        for row in read_document(partner, skipped):
+            values["transcription"] = row.values["text"].strip()
+    yield Row(values, str(path), 1)
 
 
 @contextmanager

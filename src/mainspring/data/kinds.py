@@ -2,12 +2,24 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from mainspring.data.rows import flaw
+from mainspring.errors import BadData
 
 Kind = Literal[
-    "text", "text?", "label", "labels", "words", "tags", "spans", "answers", "messages", "any"
+    "text",
+    "text?",
+    "label",
+    "labels",
+    "words",
+    "tags",
+    "spans",
+    "answers",
+    "messages",
+    "audio",
+    "any",
 ]
 
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
@@ -182,6 +194,29 @@ def as_messages(value: Any) -> list[dict[str, str]]:
     return messages
 
 
+def as_audio(value: Any, folder: Path = Path()) -> str:
+    """The name of a sound file that is there, and whose header can be read. It is looked for in the
+    `folder` of the table that names it, then from where we are."""
+    if value is None:
+        raise Flaw("missing field")
+    if isinstance(value, dict) and value.get("bytes") is None:
+        value = value.get("path")  # as the `datasets` library has it
+    if not isinstance(value, str) or not value.strip():
+        raise Flaw("wrong type", f" holds {type(value).__name__}, not the name of a sound file")
+    from mainspring.data.audio import check_audio
+
+    try:
+        file = folder / value
+        if not file.is_file() and Path(value).is_file():
+            file = Path(value)
+        check_audio(file)
+    except BadData as error:
+        raise Flaw("unreadable sound", f": {error}") from None
+    except (OSError, ValueError):  # too long for a name, or with characters none can have
+        raise Flaw("unreadable sound", " holds what cannot be the name of a file") from None
+    return str(file)
+
+
 KINDS: dict[str, Callable[[Any], Any]] = {
     "text": as_text,
     "text?": as_text_if_any,
@@ -192,5 +227,6 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "spans": as_spans,
     "answers": as_answers,
     "messages": as_messages,
+    "audio": as_audio,
     "any": lambda value: value,
 }

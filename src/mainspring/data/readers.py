@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mainspring.data.audio import SUFFIXES as SOUNDS
+from mainspring.data.audio import read_recording
 from mainspring.data.conll import SUFFIXES as CONLL_SUFFIXES
 from mainspring.data.conll import read_conll
 from mainspring.data.delimited import read_csv, read_tsv
@@ -39,6 +41,7 @@ READERS: dict[str, Callable[[Path, SkipLog], Iterator[Row]]] = {
     ".text": read_document,
     ".md": read_document,
     **dict.fromkeys(CONLL_SUFFIXES, read_conll),
+    **dict.fromkeys(SOUNDS, read_recording),
 }
 
 COLUMNS_FROM = 100  # rows; objects in JSON need not all have the same keys

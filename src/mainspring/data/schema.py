@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mainspring import events
-from mainspring.data.kinds import KINDS, Flaw, Kind
+from mainspring.data.kinds import KINDS, Flaw, Kind, as_audio
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData, BadOption
@@ -212,7 +212,10 @@ def _values(row: Row, wanted: Sequence[tuple[Field, str]]) -> Values:
         if value is None and not field.required:
             continue
         try:
-            values[field.name] = KINDS[field.kind](value)
+            if field.kind == "audio":
+                values[field.name] = as_audio(value, Path(row.file).parent)
+            else:
+                values[field.name] = KINDS[field.kind](value)
         except Flaw as flaw:
             raise Flaw(flaw.reason, f"column `{column}`{flaw.detail}") from None
     return values

@@ -10,9 +10,10 @@ A file is one source. A folder is looked at in this order, and the first that ap
 5. tables: CSV, TSV, JSONL, JSON, Parquet, Arrow, TMX, CoNLL. `train.csv`,
    `train-00000-of-00002.parquet` and `news_train.jsonl` name their split; where some do, files that
    name none are left out;
-6. texts: `a.txt` with `a.summary.txt` or `a.target.txt` is a pair, and where no text has a partner
+6. sound files, of which `a.wav` may have what is spoken in `a.txt`;
+7. texts: `a.txt` with `a.summary.txt` or `a.target.txt` is a pair, and where no text has a partner
    each is a document;
-7. a single folder with any of these.
+8. a single folder with any of these.
 
 Files and folders whose name begins with "." or "_" do not count.
 """
@@ -25,13 +26,14 @@ from pathlib import Path
 from typing import Literal
 
 from mainspring import events
+from mainspring.data.audio import SUFFIXES as SOUNDS
 from mainspring.data.conll import SUFFIXES as CONLL_SUFFIXES
 from mainspring.data.documents import file_language
 from mainspring.data.rows import COMPRESSED, stem, suffix
 from mainspring.errors import BadData, Missing
 from mainspring.text import listed
 
-Kind = Literal["table", "text", "line pairs", "file pairs"]
+Kind = Literal["table", "text", "sound", "line pairs", "file pairs"]
 
 SPLITS = {
     "train": "train",
@@ -51,7 +53,7 @@ TABLES = (
     ".tmx",
 )
 TEXTS = (".txt", ".text", ".md")
-KNOWN = (*TABLES, *TEXTS)
+KNOWN = (*TABLES, *TEXTS, *SOUNDS)
 
 # Files that describe a data set and hold no rows.
 DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
@@ -114,6 +116,7 @@ def _in_folder(folder: Path) -> list[Source]:
         or _line_pairs(files)
         or _language_pairs(files)
         or _tables(files)
+        or _sounds(files)
         or _texts(files)
     )
     if found:
@@ -259,6 +262,11 @@ def _texts(files: list[Path]) -> list[Source]:
     return _merged(Source("text", (file,), split) for file, split in splits.items())
 
 
+def _sounds(files: list[Path]) -> list[Source]:
+    found = tuple(file for file in files if suffix(file) in SOUNDS)
+    return [Source("sound", found)] if found else []
+
+
 def _merged(found: Iterable[Source]) -> list[Source]:
     """Sources of one kind and split become one."""
     merged: dict[tuple[Kind, str | None], Source] = {}
@@ -277,6 +285,8 @@ def _leave_out(entries: list[Path]) -> None:
 def _kind(path: Path) -> Kind | None:
     if suffix(path) in TABLES:
         return "table"
+    if suffix(path) in SOUNDS:
+        return "sound"
     return "text" if suffix(path) in TEXTS else None
 
 

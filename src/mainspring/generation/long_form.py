@@ -9,8 +9,6 @@ are the tokens. Where it mixes up the rows of a batch (after a window was tried 
 recording has ended) each is treated here as if it were alone.
 """
 
-import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,12 +20,10 @@ from mainspring import spec
 from mainspring.core.model import Transformer
 from mainspring.errors import BadOption, Mismatch
 from mainspring.generation.options import GenerationOptions
-from mainspring.generation.processors import Processor, Written
-from mainspring.generation.search import Generated, generate
 from mainspring.generation.speech import SpeechOptions, prompts, start_id
-from mainspring.generation.timestamps import TimestampRules
+from mainspring.generation.timestamps import STRIDE, Segment, split
+from mainspring.generation.tries import Answer, next_logits, write
 
-STRIDE = 2  # frames that become one vector, and one step of the timestamps
 WARM = 0.5  # from this temperature on what was written is no guide for the next window
 LENGTH = 20  # tokens, where nothing says how many
 
@@ -44,15 +40,6 @@ class Recording:
     frames_NT: Tensor
     frames: int
     tail: bool = False
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Tokens with their timestamps, and when they are spoken, in frames."""
-
-    start: float
-    end: float
-    ids: tuple[int, ...]
 
 
 @dataclass
@@ -130,18 +117,6 @@ def listen(
         return _Listening(model, recordings, speech, options, on_window).run()
 
 
-@dataclass
-class _Answer:
-    """What was written to one window: `ids` with the end token, if it came to that."""
-
-    ids: list[int]
-    ended: bool
-    tokens: int
-    temperature: float = 0.0
-    retried: bool = False
-    silent: bool = False
-
-
 class _Listening:
     def __init__(
         self,
@@ -170,13 +145,14 @@ class _Listening:
         self.longest = options.max_length or LENGTH
         # No id is a timestamp where the checkpoint names none.
         self.first = speech.first_timestamp or self.vocabulary + 1
-        parameter = next(model.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.device = next(model.parameters()).device
         self.begin = 1  # tokens of the start, the language and the task
         self.first_windows: tuple[Tensor, Tensor] | None = None  # frames, what the encoder made
 
     def run(self) -> list[Heard]:
         rows = range(len(self.recordings))
+        if not rows:
+            return []
         heard = [
             Heard(prompt)
             for prompt in prompts(self.speech, self.options, len(rows), self._languages)
@@ -191,7 +167,9 @@ class _Listening:
             limit = self.longest
             for length, together in by_length.items():
                 options = self._limited(length, limit)
-                answers = self._write(together, [begins[row] for row in together], options)
+                ids_BT = torch.tensor([begins[row] for row in together], device=self.device)
+                memory_BSD = self._heard(together)
+                answers = write(self.model, ids_BT, memory_BSD, self.speech, options, self.begin)
                 for row, answer in zip(together, answers, strict=True):
                     self._keep(row, answer, heard[row])
         return heard
@@ -227,7 +205,7 @@ class _Listening:
         return self._encode(frames_BNT)
 
     def _encode(self, frames_BNT: Tensor) -> Tensor:
-        return self.model.encode(frames_BNT.to(self.device, self.dtype))
+        return self.model.encode(frames_BNT.to(self.device))
 
     def _languages(self) -> list[int]:
         """The likeliest language token after the start token, for the first window of each."""
@@ -237,12 +215,9 @@ class _Listening:
         memory_BSD = self._encode(frames_BNT)
         self.first_windows = frames_BNT, memory_BSD
         ids_B1 = torch.full((len(rows), 1), start_id(self.options), device=self.device)
-        logits_BV = self._logits(ids_B1, memory_BSD)[:, 0]
+        logits_BV = next_logits(self.model, ids_B1, memory_BSD)[:, 0]
         best_B = logits_BV[:, known].argmax(1)
         return [known[i] for i in best_B.tolist()]
-
-    def _logits(self, ids_BT: Tensor, memory_BSD: Tensor) -> Tensor:
-        return self.model.read("vocabulary", self.model.decode(ids_BT, memory_BSD)).float()
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -275,102 +250,9 @@ class _Listening:
         self.longest = max(self.longest, longest)
         return replace(self.options, max_length=longest)
 
-    def _write(
-        self, rows: Sequence[int], begins: Sequence[list[int]], options: GenerationOptions
-    ) -> list[_Answer]:
-        """What is written to the current windows of some rows, whose prompts are equally long."""
-        speech = self.speech
-        memory_BSD = self._heard(rows)
-        ids_BT = torch.tensor(begins, device=self.device)
-        silence = [0.0] * len(rows)
-        if speech.no_speech_threshold is not None:
-            silence = self._silence(ids_BT, memory_BSD)
-        answers: dict[int, _Answer] = {}
-        left = list(range(len(rows)))
-        for temperature in speech.temperatures:
-            at = torch.tensor(left, device=self.device)
-            made, nats = self._generate(ids_BT[at], memory_BSD[at], options, temperature)
-            again = []
-            for place, row in enumerate(left):
-                new = made.new_ids(place)
-                answer = _Answer(new, made.stops[place] == "eos", len(new), temperature)
-                if row in answers:
-                    answer.tokens += answers[row].tokens
-                    answer.retried = True
-                answers[row] = answer
-                unlikely = speech.logprob_threshold is not None and (
-                    nats[place] < speech.logprob_threshold
-                )
-                repeats = speech.compression_ratio_threshold is not None and (
-                    self._compression(new) > speech.compression_ratio_threshold
-                )
-                threshold = speech.no_speech_threshold
-                answer.silent = unlikely and threshold is not None and silence[row] > threshold
-                if (unlikely or repeats) and not answer.silent:
-                    again.append(row)
-            left = again
-            if not left:
-                break
-        return [answers[row] for row in range(len(rows))]
-
-    def _generate(
-        self, ids_BT: Tensor, memory_BSD: Tensor, options: GenerationOptions, temperature: float
-    ) -> tuple[Generated, list[float]]:
-        """What is generated, and its mean log-probability for each row where that is asked for."""
-        prompt = ids_BT.shape[1]
-        options = replace(
-            options,
-            do_sample=temperature > 0,
-            temperature=temperature or 1.0,
-            num_beams=1 if temperature > 0 else options.num_beams,
-        )
-        rules: list[Processor] = []
-        if self.speech.return_timestamps:
-            if not options.eos_ids:
-                raise BadOption("timestamps need an end-of-text token (`eos_token_id`)")
-            latest = self.speech.max_initial_timestamp_index
-            rules.append(TimestampRules(self.first, options.eos_ids[0], prompt, latest))
-        likelihood = _Likelihood(len(ids_BT))
-        if self.speech.logprob_threshold is not None and options.num_beams == 1:
-            rules.append(likelihood.see)
-        made = generate(
-            self.model,
-            memory_BSD,
-            None,
-            # The start token is the first of the prompt: none is put before it.
-            replace(options, decoder_start_token_id=tuple(ids_BT[:, 0].tolist())),
-            likelihood.add,
-            decoder_input_ids=ids_BT,
-            memory=memory_BSD,
-            rules=rules,
-        )
-        if made.scores is None:
-            sums = likelihood.sums
-            return made, [total / count for total, count in zip(sums, made.tokens, strict=True)]
-        power = options.length_penalty - 1
-        scores = zip(made.scores.tolist(), made.tokens, strict=True)
-        return made, [score * count**power for score, count in scores]
-
-    def _silence(self, ids_BT: Tensor, memory_BSD: Tensor) -> list[float]:
-        """How likely each window is no speech: the token before `<|notimestamps|>`, as the first
-        after the start of the transcript."""
-        marker = self.speech.no_timestamps_token_id
-        if marker is None:
-            raise BadOption("`no_speech_threshold` needs a checkpoint with timestamps")
-        logits_BTV = self._logits(ids_BT, memory_BSD)
-        shares_BV = logits_BTV[:, ids_BT.shape[1] - self.begin].softmax(1)
-        return shares_BV[:, marker - 1].tolist()
-
-    def _compression(self, ids: Sequence[int]) -> float:
-        """How many times shorter zlib makes the tokens' bytes. The paper's own program compresses
-        the text; the thresholds differ accordingly (2.4 there, 1.35 here)."""
-        width = int(math.log2(self.vocabulary) / 8) + 1
-        plain = b"".join(i.to_bytes(width, "little") for i in ids)
-        return len(plain) / len(zlib.compress(plain))
-
     # -- keeping -------------------------------------------------------------------------------
 
-    def _keep(self, row: int, answer: _Answer, heard: Heard) -> None:
+    def _keep(self, row: int, answer: Answer, heard: Heard) -> None:
         """Adds what is finished in an answer to a row, and moves its window on."""
         heard.windows += 1
         heard.tokens += answer.tokens
@@ -380,64 +262,10 @@ class _Listening:
             heard.silent += 1
             self.at[row] += self._rest(row)
             return
-        heard.cut += not answer.ended
         ids = answer.ids[:-1] if answer.ended else answer.ids
         segments, step = split(ids, self.first, self.at[row], self._rest(row))
+        # What a text at the limit says of the rest of its window is lost, unless it is heard again.
+        heard.cut += not answer.ended and step == self._rest(row)
         self.at[row] += step
         heard.segments += segments
         self.on_window(row, segments)
-
-
-class _Likelihood:
-    """Adds up the log-probabilities of the tokens that are chosen, row by row.
-
-    They are those of all tokens, as in the paper's own program, also where one is drawn from the
-    likeliest only.
-    """
-
-    def __init__(self, rows: int):
-        self.sums = [0.0] * rows
-        self.logs: Tensor | None = None
-
-    def see(self, scores: Tensor, written: Written) -> Tensor:
-        self.logs = scores.log_softmax(-1)
-        return scores
-
-    def add(self, rows: Tensor, ids: Tensor) -> None:
-        if self.logs is not None:
-            found = self.logs.gather(1, ids[:, None]).squeeze(1)
-            for row, value in zip(rows.tolist(), found.tolist(), strict=True):
-                self.sums[row] += value
-
-
-def split(ids: Sequence[int], first: int, at: int, frames: int) -> tuple[list[Segment], int]:
-    """The segments in what was written to a window, and how many frames the next one is further on.
-
-    Tokens from `first` on are timestamps; the window begins at frame `at` and holds `frames`.
-    Each pair of timestamps ends a segment; what follows the last pair is thrown away and heard
-    again, unless it ends in a single timestamp, which says that nothing more is spoken.
-    """
-    is_time = [i >= first for i in ids]
-    ends = [i for i in range(1, len(ids)) if is_time[i - 1] and is_time[i]]
-
-    def frame(token: int) -> int:
-        return at + (token - first) * STRIDE
-
-    if not ends:
-        # The whole is one segment. It ends at its last timestamp, unless that is the first of all.
-        times = [i for i in ids if i >= first]
-        whole = at + frames // STRIDE * STRIDE
-        end = frame(times[-1]) if times and times[-1] != first else whole
-        return [Segment(at, end, tuple(ids))], frames
-    alone = is_time[-2:] == [False, True]
-    if alone:
-        ends.append(len(ids))
-    else:
-        ends[-1] += 1  # the last segment keeps both timestamps of the pair it ends with
-    segments, begin = [], 0
-    for end in ends:
-        part = tuple(ids[begin:end])
-        last = part[-2] if end == ends[-1] and not alone else part[-1]
-        segments.append(Segment(frame(part[0]), frame(last), part))
-        begin = end
-    return segments, frames if alone else (ids[begin - 2] - first) * STRIDE

@@ -6,12 +6,15 @@ The vocabulary ends in one token for each time a window can hold.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mainspring.generation.processors import Written
+
+STRIDE = 2  # frames that become one vector of the encoder, and one step of the timestamps
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,45 @@ class TimestampRules:
         times, others = logs[:, self.first :].logsumexp(1), logs[:, : self.first].amax(1)
         scores[:, : self.first].masked_fill_((times > others)[:, None], -math.inf)
         return scores
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens with their timestamps, and when they are spoken, in frames."""
+
+    start: float
+    end: float
+    ids: tuple[int, ...]
+
+
+def split(ids: Sequence[int], first: int, at: int, frames: int) -> tuple[list[Segment], int]:
+    """The segments in what was written to a window, and how many frames the next one is further on.
+
+    Tokens from `first` on are timestamps; the window begins at frame `at` and holds `frames`.
+    Each pair of timestamps ends a segment; what follows the last pair is thrown away and heard
+    again, unless it ends in a single timestamp, which says that nothing more is spoken.
+    """
+    is_time = [i >= first for i in ids]
+    ends = [i for i in range(1, len(ids)) if is_time[i - 1] and is_time[i]]
+
+    def frame(token: int) -> int:
+        return at + (token - first) * STRIDE
+
+    if not ends:
+        # The whole is one segment. It ends at its last timestamp, unless that is the first of all.
+        times = [i for i in ids if i >= first]
+        whole = at + frames // STRIDE * STRIDE
+        end = frame(times[-1]) if times and times[-1] != first else whole
+        return [Segment(at, end, tuple(ids))], frames
+    alone = is_time[-2:] == [False, True]
+    if alone:
+        ends.append(len(ids))
+    else:
+        ends[-1] += 1  # the last segment keeps both timestamps of the pair it ends with
+    segments, begin = [], 0
+    for end in ends:
+        part = tuple(ids[begin:end])
+        last = part[-2] if end == ends[-1] and not alone else part[-1]
+        segments.append(Segment(frame(part[0]), frame(last), part))
+        begin = end
+    return segments, frames if alone else (ids[begin - 2] - first) * STRIDE

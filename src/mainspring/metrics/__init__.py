@@ -25,7 +25,8 @@ class Metric:
     model: functions of a row's inputs and of what the setup of a model says of its training data,
     by name; None where that says too little. `judged(value, details)` is what is scored of a
     prediction. `report(predictions, references, labels, out)` says more of a whole set than its
-    scores do: tables, also as files in the folder `out` if there is one.
+    scores do: tables, also as files in the folder `out` if there is one. `errors` are the scores
+    that fall as answers get better.
     """
 
     score_rows: Callable[[Sequence[Any], Sequence[Any], str], list[Statistics]]
@@ -37,6 +38,7 @@ class Metric:
     )
     judged: Callable[[Any, Mapping[str, Any]], Any] = lambda value, details: value
     report: Report | None = None
+    errors: tuple[str, ...] = ()
 
     def scores(self, rows: Sequence[Statistics]) -> Statistics:
         """The scores of a set of rows."""

@@ -101,8 +101,8 @@ class Task:
 
     @property
     def higher_is_better(self) -> bool:
-        """Losses fall, every other score rises."""
-        return self.best != "loss"
+        """Losses and rates of errors fall, every other score rises."""
+        return self.best not in ("loss", *(self.metric.errors if self.metric else ()))
 
     @property
     def inputs(self) -> tuple[Field, ...]:
@@ -115,8 +115,8 @@ class Task:
 
     @property
     def text(self) -> Field:
-        """The input that a bare text is taken for."""
-        return next(field for field in self.inputs if field.kind == "text")
+        """The input that a bare word of `run` is taken for: a text, or the name of a sound file."""
+        return next(field for field in self.inputs if field.kind in ("text", "audio"))
 
     @property
     def defaults(self) -> Values:

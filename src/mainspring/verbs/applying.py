@@ -183,6 +183,8 @@ def _check_inputs(request: Request) -> None:
     task = request.task
     lacking = _lacking(request, [field for field in task.inputs if field is not task.text])
     bare = [name for name in request.inputs or ("-",) if name == "-" or not _is_path(name)]
+    if task.text.kind == "audio" and "-" in bare:
+        raise Missing(f"`{task.name}` reads files: name sound files, folders of them, or a table")
     if bare and lacking:
         options = " ".join(f"--{name.replace('_', '-')} …" for name in lacking)
         raise Missing(f"`{task.name}` needs more than a text: give {options}, or a table")

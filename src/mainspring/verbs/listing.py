@@ -102,8 +102,9 @@ class Models:
 def models() -> Models:
     """The families of models, what each can do, and which models are on disk or can be fetched.
 
-    `tasks` are those that a model of the family can be fitted for, `pretraining` how it learns from
-    plain text, `export` the files it is written as, and `from scratch` the sizes there are.
+    `tasks` are those that a model of the family can be fitted for (or only used for, where that is
+    said), `pretraining` how it learns from plain text, `export` the files it is written as, and
+    `from scratch` the sizes there are.
     """
     from mainspring import registry
 
@@ -123,7 +124,7 @@ def models() -> Models:
 
 
 def _family(family: "Family") -> tuple[str, ...]:
-    """What the family's example models can be fitted for; "-" where there is nothing."""
+    """What the family's example models can do; "-" where there is nothing."""
     from mainspring import registry
     from mainspring.checkpoints.exporting import FORMATS
     from mainspring.errors import Mismatch
@@ -135,7 +136,8 @@ def _family(family: "Family") -> tuple[str, ...]:
         for spec in specs:
             with suppress(Mismatch):
                 chosen = choose_formulation(registry.find("tasks", name), spec, to="fit")
-                can.setdefault(name, []).append(chosen.name)
+                shown = name if chosen.trains else f"{name} (use only)"
+                can.setdefault(shown, []).append(chosen.name)
     pretraining = dict.fromkeys(can.pop("pretrain", ()))
     export = [name for name, form in FORMATS.items() if form.serves(family)]
     cells = (family.model_types, can, pretraining, export, family.sizes)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mainspring import events
 from mainspring.checkpoints.bundle import Bundle, load
+from mainspring.checkpoints.speech import decoding, front_end
 from mainspring.compute.devices import choose_device
 from mainspring.compute.precision import prepare
 from mainspring.core.model import Transformer
@@ -98,7 +99,10 @@ def open_for(task: Task, use: Use) -> Opened:
     )
     options = None
     if formulation.generates:
-        options = generation_options(bundle.generation, setup.limits, use.generation)
+        if bundle.hears:
+            options = decoding(bundle, use.generation)
+        else:
+            options = generation_options(bundle.generation, setup.limits, use.generation)
         idle = [name for name in SAMPLING if name in use.generation and not options.do_sample]
         _warn_of_no_effect(idle, " without --do-sample")
     else:
@@ -107,7 +111,11 @@ def open_for(task: Task, use: Use) -> Opened:
         )
     bundle.model.to(choose_device(use.device))
     prepared = prepare(bundle.model, use.precision)
-    events.note(f"{use.model}: reads {setup.limits.source} tokens, prefix {setup.prefix!r}")
+    if bundle.hears:
+        mel = front_end(bundle)
+        events.note(f"{use.model}: hears {mel.window / mel.rate:g} s at a time")
+    else:
+        events.note(f"{use.model}: reads {setup.limits.source} tokens, prefix {setup.prefix!r}")
 
     def prepare_alike(other: Transformer) -> None:
         prepare(other.to(choose_device(use.device)), use.precision)

@@ -11,53 +11,18 @@ import transformers
 from torch import Tensor
 
 from mainspring.checkpoints.bundle import Bundle, load
+from whispering import BINS, END, ENGLISH, PLAIN, SETTINGS, SIZES, START, TIME, TRANSLATE
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-# 0-57 text, then as in Whisper's own vocabulary: what the tokens from 58 on stand for.
-
-END, START, ENGLISH, TRANSLATE, PREVIOUS, SILENCE, PLAIN, TIME = 58, 59, 60, 64, 66, 67, 68, 69
-LANGUAGES = ("en", "de", "fr", "zh")
-POSITIONS, BINS = 20, 4  # a window has 40 frames
-SETTINGS = {
-    "suppress_tokens": [*range(START, PLAIN)],
-    "begin_suppress_tokens": [5, END],
-    "no_timestamps_token_id": PLAIN,
-    "lang_to_id": {f"<|{code}|>": ENGLISH + i for i, code in enumerate(LANGUAGES)},
-    "task_to_id": {"translate": TRANSLATE, "transcribe": TRANSLATE + 1},
-    "is_multilingual": True,
-    "max_initial_timestamp_index": 5,
-    "prev_sot_token_id": PREVIOUS,
-    "max_length": 40,
-    "alignment_heads": [[0, 1]],
-}
-
 
 def config(**more: Any) -> Any:
-    return transformers.WhisperConfig(
-        **{
-            "vocab_size": TIME + POSITIONS + 1,
-            "d_model": 24,
-            "encoder_layers": 1,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 3,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 32,
-            "decoder_ffn_dim": 28,
-            "num_mel_bins": BINS,
-            "max_source_positions": POSITIONS,
-            "max_target_positions": 40,
-            "pad_token_id": END,  # as the published checkpoints have it
-            "bos_token_id": END,
-            "eos_token_id": END,
-            "decoder_start_token_id": START,
-            "tie_word_embeddings": False,
-            "suppress_tokens": None,
-            "begin_suppress_tokens": None,
-            **more,
-        }
-    )
+    sizes = {key: value for key, value in SIZES.items() if key != "model_type"}
+    special = {"bos_token_id": END, "eos_token_id": END, "decoder_start_token_id": START}
+    # Padding and the end are one token, as in the published checkpoints.
+    special |= {"pad_token_id": END, "suppress_tokens": None, "begin_suppress_tokens": None}
+    return transformers.WhisperConfig(**{**sizes, **special, **more})
 
 
 def model(seed: int, settings: dict[str, Any], **more: Any) -> Any:
