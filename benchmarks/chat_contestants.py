@@ -2,12 +2,12 @@
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import util
 from pathlib import Path
 
 from benchmarks.generation_contestants import TRIAL_TOKENS, Made
-from benchmarks.llama_server import Server, Serving, described, faster_flash
+from benchmarks.llama_server import Server, Serving, described, fastest
 from benchmarks.turns import Turns
 
 
@@ -25,18 +25,18 @@ class LlamaSetup:
 
 def llama_cpp(setup: LlamaSetup, turns: Turns) -> None:
     """llama.cpp on 8-bit weights: its server takes the rows of a job in one request and decodes
-    them in one batch a step. A trial says whether flash attention is on."""
+    them in one batch a step, with the settings that a trial finds fastest."""
     from mainspring.checkpoints.bundle import load
 
     load(setup.folder).save_gguf(setup.file, "q8_0")
-    serving = Serving(str(setup.file), setup.threads, setup.rows, setup.length)
     # Any text does: what is tried is how fast it goes on.
     some = [list(range(10, 10 + setup.length // 2))] * setup.rows
-    serving = replace(serving, flash=faster_flash(serving, some, TRIAL_TOKENS))
+    serving = Serving(str(setup.file), setup.threads, setup.rows, setup.length)
+    serving = fastest(serving, some, TRIAL_TOKENS)
     server = Server(serving)
     # The server's threads would be waited for when this process ends.
     util.Finalize(None, os._exit, args=(0,), exitpriority=-1)
-    turns.answer(f"{described()}, Q8_0, flash attention {'on' if serving.flash else 'off'}")
+    turns.answer(f"{described()}, Q8_0, {serving}")
     for job in turns:
         started = time.perf_counter()
         written = server.write(job.rows, job.new_tokens)

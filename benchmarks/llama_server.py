@@ -1,7 +1,8 @@
 """llama.cpp's server, out of the wheels of `xllamacpp`: it runs in this process and is asked by its
 own HTTP API, over the loopback.
 
-python llama_server.py < {"file", "threads", "rows", "tokens", "flash"} > seconds of the last try
+python llama_server.py < a `Serving` with "prompts" and "tokens", as JSON
+> seconds of the best of some tries
 
 Rows that come in one request are decoded in one batch a step. Nothing of the benchmarks is imported
 here, so that a trial can be a process of its own.
@@ -14,7 +15,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 
 Rows = Sequence[Sequence[int]]
 TRIES = 3
@@ -24,19 +26,27 @@ INSTRUCTIONS = ("AMX_INT8", "AVX512_VNNI", "AVX_VNNI", "AVX512", "AVX2")
 
 @dataclass(frozen=True)
 class Serving:
-    """A GGUF file, how many rows come at most at a time, and how long they grow."""
+    """A GGUF file, how many rows come at most at a time, and how long they grow. `flash` is flash
+    attention; with `spins` waiting threads turn in circles, as OpenMP has it, and do not sleep."""
 
     file: str
     threads: int
     rows: int
     length: int
     flash: bool = True
+    spins: bool = True
+
+    def __str__(self) -> str:
+        flash, waiting = ("on" if self.flash else "off"), ("spin" if self.spins else "sleep")
+        return f"flash attention {flash}, waiting threads {waiting}"
 
 
 class Server:
     """A model that is loaded and waits for rows."""
 
     def __init__(self, serving: Serving):
+        if serving.spins:  # read when the library is loaded, which brings an OpenMP of its own
+            os.environ.pop("GOMP_SPINCOUNT", None)
         import xllamacpp
 
         params = xllamacpp.CommonParams()
@@ -87,12 +97,12 @@ def described() -> str:
     return f"xllamacpp {xllamacpp.__version__} ({widest})"
 
 
-def faster_flash(serving: Serving, rows: Rows, tokens: int) -> bool:
-    """Whether flash attention is faster on these rows: each tried in a process of its own, so that
-    the one that is not chosen leaves no memory behind."""
+def fastest(serving: Serving, rows: Rows, tokens: int) -> Serving:
+    """The settings that are fastest on these rows: each tried in a process of its own, so that
+    those that are not chosen leave no memory behind."""
 
-    def seconds(flash: bool) -> float:
-        question = {**asdict(serving), "flash": flash, "prompts": rows, "tokens": tokens}
+    def seconds(tried: Serving) -> float:
+        question = {**asdict(tried), "prompts": rows, "tokens": tokens}
         done = subprocess.run(
             [sys.executable, __file__],
             input=json.dumps(question),
@@ -103,7 +113,8 @@ def faster_flash(serving: Serving, rows: Rows, tokens: int) -> bool:
         )
         return float(done.stdout.splitlines()[-1])
 
-    return seconds(True) <= seconds(False)
+    kinds = product((True, False), repeat=2)
+    return min((replace(serving, flash=flash, spins=spins) for flash, spins in kinds), key=seconds)
 
 
 def _trial(question: dict) -> float:

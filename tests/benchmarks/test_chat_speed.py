@@ -45,7 +45,9 @@ def test_one_row_and_several(tmp_path: Path) -> None:
         alone = [team.ask("llama.cpp", Job((row,), NEW, forced=True)) for row in rows]
         together = team.ask("llama.cpp", Job(rows, NEW, forced=True))
         told = team.descriptions["llama.cpp"]
-    assert told.startswith("xllamacpp ") and "Q8_0, flash attention o" in told
+    assert (
+        told.startswith("xllamacpp ") and "Q8_0, flash attention o" in told and "threads s" in told
+    )
     assert team.peaks["llama.cpp"] > 0
     assert together.tokens == 3 * NEW and [len(row) for row in together.rows] == [NEW] * 3
     assert [one.rows[0] for one in alone] == together.rows and together.speed > 0
