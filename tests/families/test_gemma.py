@@ -75,3 +75,19 @@ def test_the_first_files_say_gelu_and_mean_its_tanh_form():
     plain = FAMILY.spec({**EXAMPLE, "model_type": "gemma"}, ())
     older = {"hidden_act": "gelu", "hidden_activation": None}
     assert FAMILY.spec({**EXAMPLE, "model_type": "gemma", **older}, ()) == plain
+
+
+def test_a_saved_config_states_positions_for_v4_too() -> None:
+    full = {"rope_type": "linear", "factor": 8.0, "rope_theta": 5000.0}
+    sliding = {"rope_type": "default", "rope_theta": 77.0}
+    stated = {"full_attention": full, "sliding_attention": sliding}
+    example = next(e for e in FAMILY.examples if e["model_type"] == "gemma3_text")
+    gone = ("rope_theta", "rope_scaling", "rope_local_base_freq")
+    config = {key: value for key, value in example.items() if key not in gone}
+    config |= {"rope_parameters": stated}
+    model = FAMILY.spec(config, ())
+    saved = FAMILY.saved_config(config, model)
+    assert FAMILY.spec(saved, ()) == model
+    old = {key: value for key, value in saved.items() if key != "rope_parameters"}
+    assert FAMILY.spec(old, ()) == model
+    assert CONFIG_MAPPING["gemma3_text"](**saved).rope_parameters == stated

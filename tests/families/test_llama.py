@@ -124,3 +124,18 @@ def test_what_is_not_supported_is_an_error(key, value):
         FAMILY.spec({**EXAMPLE, "model_type": "qwen2", key: value}, ())
     wanted = "rotary" if key == "rope_scaling" else key
     assert wanted in str(error.value)
+
+
+@pytest.mark.parametrize("name", SCALINGS)
+def test_a_saved_config_states_positions_for_v4_too(name: str) -> None:
+    """v4 of `transformers` reads `rope_theta` and `rope_scaling`, and leaves `rope_parameters`."""
+    config = {**EXAMPLE, "model_type": "llama", "rope_parameters": rope(name, 1234.0)}
+    config = {key: value for key, value in config.items() if key not in ("rope_theta",)}
+    model = FAMILY.spec(config, ())
+    saved = FAMILY.saved_config(config, model)
+    assert FAMILY.spec(saved, ()) == model
+    old = {key: value for key, value in saved.items() if key != "rope_parameters"}
+    assert FAMILY.spec(old, ()) == model and old["rope_theta"] == 1234.0
+    assert (old["rope_scaling"] is None) == (name == "default")
+    theirs = transformers.LlamaConfig(**saved)
+    assert theirs.rope_parameters == transformers.LlamaConfig(**config).rope_parameters

@@ -81,8 +81,8 @@ def test_grammars_and_patterns_with_a_decoder_and_an_encoder_decoder(
     table = trained.parent / "test.jsonl"
     options: dict[str, Any] = {"model": str(trained), "num_beams": 2, "on_long": "cut"}
     [made, free] = [
-        mainspring.run("summarize", table, max_new_tokens=30, **options, **fit)
-        for fit in ({"regex": r"[A-Z][a-z]+( [a-z]+){1,2}\."}, {})
+        mainspring.run("summarize", table, max_new_tokens=40, **options, **fit)
+        for fit in ({"regex": r"[A-Z][a-z]{1,8}( [a-z]{1,8}){1,2}\."}, {})
     ]
     assert {row["stop"] for row in made} == {"eos"}
     assert all(re.fullmatch(r"[A-Z][a-z]+( [a-z]+){1,2}\.", row["summary"]) for row in made)

@@ -18,7 +18,7 @@ from mainspring.families.heads import (
 )
 from mainspring.families.keys import Keys, activation, sliding_layers, words
 from mainspring.families.layout import layer_pairs, norm
-from mainspring.families.rope import rotary
+from mainspring.families.rope import rotary, stated_both_ways
 from mainspring.weights.maps import Ignored, Pair, Shifted, same
 
 _SHARED: Config = {
@@ -211,7 +211,7 @@ FAMILY = Family(
     pairs=pairs,
     aliases={"lm_head.weight": "model.embed_tokens.weight"},
     ignored=(Ignored("*.rotary_emb.inv_freq", "the rates of the rotary angles"),),
-    saved_config=saved_config(STEMS, CAUSAL),
+    saved_config=lambda config, model: stated_both_ways(saved_config(STEMS, CAUSAL)(config, model)),
     renames=((r"^(embed_tokens|layers|norm)\.", r"model.\1."),),  # stored without a head
     head=head,
     examples=(

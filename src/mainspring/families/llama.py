@@ -19,7 +19,7 @@ from mainspring.families.heads import (
 )
 from mainspring.families.keys import Keys, activation, sliding_layers, words
 from mainspring.families.layout import layer_pairs, norm
-from mainspring.families.rope import rotary
+from mainspring.families.rope import rotary, stated_both_ways
 from mainspring.weights.maps import Ignored, Pair, same
 
 _SHARED: Config = {
@@ -200,7 +200,7 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
 
 def _saved(config: Config, model: spec.Model) -> Config:
     head = model.vocabulary_head
-    named = saved_config(STEMS, CAUSAL)(config, model)
+    named = stated_both_ways(saved_config(STEMS, CAUSAL)(config, model))
     return named if head is None else {**named, "tie_word_embeddings": head.tied}
 
 

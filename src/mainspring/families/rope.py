@@ -10,6 +10,7 @@ from typing import Any
 
 from mainspring import spec
 from mainspring.errors import BadOption
+from mainspring.families import Config
 
 # The keys of each type beside theta, with the value that holds where one is left out.
 _NEEDED = object()
@@ -60,6 +61,21 @@ def rotary(stated: Mapping[str, Any] | None, theta: float, positions: int) -> sp
     if absent:
         raise BadOption(f"config.json: {kind} rotary positions need `{absent[0]}`")
     return spec.Rotary(float(theta), _scaling(kind, p, positions))
+
+
+def stated_both_ways(config: Config) -> Config:
+    """`config` with what its `rope_parameters` say in the old way too. `transformers` v4 does not
+    look at them: it would turn queries and keys otherwise, without a word."""
+    stated = config.get("rope_parameters") or {}
+    full = stated.get("full_attention", stated)
+    if "rope_theta" not in full:
+        return config
+    old = {key: value for key, value in full.items() if key != "rope_theta"}
+    scales = old.get("rope_type", "default") != "default"
+    added = {"rope_theta": full["rope_theta"], "rope_scaling": old if scales else None}
+    if "rope_theta" in stated.get("sliding_attention", {}):
+        added["rope_local_base_freq"] = stated["sliding_attention"]["rope_theta"]
+    return {**added, **config}
 
 
 def _scaling(kind: str, p: Mapping[str, Any], positions: int) -> spec.RotaryScaling | None:
