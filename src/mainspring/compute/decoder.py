@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mainspring import spec
+from mainspring.compute.native.library import Kernels
 from mainspring.compute.stacked_cache import StackedCache
 from mainspring.compute.step_parts import Parts, layer_parts
 from mainspring.core.cache import Cache, LayerCache
@@ -24,12 +25,15 @@ from mainspring.core.stack import Stack
 class StepDecoder(nn.Module):
     """In the place of a decoder `Stack` that `fits`; called alike. Makes its own kind of cache."""
 
-    def __init__(self, stack: Stack, described: spec.Stack, dtype: torch.dtype):
+    def __init__(
+        self, stack: Stack, described: spec.Stack, dtype: torch.dtype, kernels: Kernels | None
+    ):
         super().__init__()
         self.stack, self.dtype = stack, dtype
         self._bias_1H1S: Tensor | None = None
         layers = zip(stack.layers, described.layers, stack.turns, strict=True)
         self._parts = [layer_parts(*layer) for layer in layers]
+        self._turn_and_keep = _turn_and_keep if kernels is None else kernels.turn_and_keep
         self._windows = {part.window for part in self._parts}
 
     def new_cache(self, capacity: int) -> StackedCache:
@@ -100,16 +104,16 @@ class StepDecoder(nn.Module):
         for i, part in enumerate(self._parts):
             x_BD, y_BD = part.norms.enter(x_BD, added)
             qkv_BNE = part.qkv(y_BD).view(batch, -1, part.head_width)
-            if part.head_norms is not None or part.turn is not None:
+            if part.head_norms is not None:
                 qk_BNE = qkv_BNE.narrow(1, 0, part.turned)
-                if part.head_norms is not None:
-                    qk_BNE.copy_(part.head_norms(qk_BNE))
-                if part.turn is not None:
-                    _rotate(qk_BNE, *turns[part.turn])
-            q_BKGE, kv_B2K1E = _split(qkv_BNE, part.heads)
+                qk_BNE.copy_(part.head_norms(qk_BNE))
             if not places:
-                places, held = cache.advance(kv_B2K1E.select(1, 0))
-            places[i].copy_(kv_B2K1E)
+                key_heads = part.turned - part.heads
+                places, held = cache.advance(qkv_BNE.narrow(1, 0, key_heads)[:, :, None])
+            turn = None if part.turn is None else turns[part.turn]
+            self._turn_and_keep(qkv_BNE, part.heads, turn, places[i])
+            q_BKGE = qkv_BNE.narrow(1, 0, part.heads)
+            q_BKGE = q_BKGE.view(batch, part.turned - part.heads, -1, part.head_width)
             mask, keys, values = masks[part.window], held[2 * i], held[2 * i + 1]
             if mask.keys < end:
                 keys = keys.narrow(2, end - mask.keys, mask.keys)
@@ -171,13 +175,15 @@ def _rotate(x_BNE: Tensor, cos_B1E: Tensor, sin_B1E: Tensor) -> None:
     torch.addcmul(x_BNE * cos_B1E, halves_BNE, sin_B1E, out=x_BNE)
 
 
-def _split(qkv_BNE: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """(queries BKGE, G of them to a key head; keys and values B2K1E) of what lies side by side."""
+def _turn_and_keep(
+    qkv_BNE: Tensor, heads: int, turn: tuple[Tensor, Tensor] | None, place_B2K1E: Tensor
+) -> None:
+    """Turns queries and keys in place, and copies keys and values to their place in the cache."""
     batch, every, width = qkv_BNE.shape
     key_heads = (every - heads) // 2
-    q_BNE, kv_BNE = qkv_BNE.split((heads, 2 * key_heads), 1)
-    kv_B2K1E = kv_BNE.view(batch, 2, key_heads, 1, width)
-    return q_BNE.view(batch, key_heads, -1, width), kv_B2K1E
+    if turn is not None:
+        _rotate(qkv_BNE.narrow(1, 0, heads + key_heads), *turn)
+    place_B2K1E.copy_(qkv_BNE.narrow(1, heads, 2 * key_heads).view(batch, 2, key_heads, 1, width))
 
 
 def _mask(

@@ -24,7 +24,13 @@ from mainspring.compute.hardware import Hardware, detect
 from mainspring.compute.lora import merge_adapters
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Kernels
-from mainspring.compute.native.parts import NativeAttend, NativeProjection, NativeRMSNorm
+from mainspring.compute.native.parts import (
+    GATES,
+    NativeAttend,
+    NativeGatedUp,
+    NativeProjection,
+    NativeRMSNorm,
+)
 from mainspring.compute.norms import NarrowLayerNorm, NarrowRMSNorm, WideEmbedding
 from mainspring.compute.projections import (
     BagRow,
@@ -129,7 +135,7 @@ def prepare(
             _prepare_stack(stack, chosen, fast, kernels, decodes=side == "decoder")
     model.requires_grad_(False)
     model.tables.to(dtype)
-    _replace_stacks(model, dtype)
+    _replace_stacks(model, dtype, kernels)
     done = Prepared(model, chosen, before, sum(_sizes(model)))
     events.note(done.describe())
     return done
@@ -198,6 +204,9 @@ def _prepare_stack(
                 return JoinedProjections(old, make_memory)
             case Up():
                 return ProjectedUp(old, make)
+            case GatedUp() if kernels is not None and old.activation in GATES:
+                joined = JoinedGatedUp(old, make).joined
+                return NativeGatedUp(joined, GATES[old.activation], kernels)
             case GatedUp():
                 return JoinedGatedUp(old, make)
             case nn.Linear():
@@ -221,13 +230,13 @@ def _prepare_stack(
     place(stack, "embedding", WideEmbedding(stack.embedding))
 
 
-def _replace_stacks(model: Transformer, dtype: torch.dtype) -> None:
+def _replace_stacks(model: Transformer, dtype: torch.dtype, kernels: Kernels | None) -> None:
     encoder, decoder = model.spec.encoder, model.spec.decoder
     reads_tokens = encoder is not None and isinstance(encoder.embedding, spec.TokenEmbedding)
     if reads_tokens and isinstance(model.encoder, Stack):
         place(model, "encoder", GroupedEncoder(model.encoder))
     if decoder is not None and fits(decoder) and isinstance(model.decoder, Stack):
-        place(model, "decoder", StepDecoder(model.decoder, decoder, dtype))
+        place(model, "decoder", StepDecoder(model.decoder, decoder, dtype, kernels))
 
 
 def _sizes(model: nn.Module) -> Iterator[int]:

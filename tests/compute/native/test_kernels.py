@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mainspring import spec
+from mainspring.compute.decoder import _turn_and_keep
 from mainspring.compute.native import library
-from mainspring.compute.native.parts import NativeAttend, NativeProjection, NativeRMSNorm
+from mainspring.compute.native.parts import (
+    GATES,
+    NativeAttend,
+    NativeProjection,
+    NativeRMSNorm,
+)
 from mainspring.compute.projections import quantise_weight
 from mainspring.core.attention import attend, attend_reference
+from mainspring.core.feed_forward import ACTIVATIONS
 from mainspring.core.masks import AttentionMask
 
 KERNELS = library.kernels()
@@ -203,6 +210,53 @@ def test_what_the_attention_kernel_does_not_know_goes_the_other_way() -> None:
         x = q.to(dtype)
         mask = AttentionMask(kind, 3, 3, q.device)
         assert torch.equal(native(x, x, x, mask, None, 1.0), attend(x, x, x, mask, None, 1.0))
+
+
+@EXAMPLES
+@given(
+    rows=st.sampled_from([1, 3]),
+    width=st.sampled_from([1, 16, 40, 200]),
+    activation=st.sampled_from(["silu", "gelu_tanh"]),
+    size=st.sampled_from([1.0, 30.0]),
+)
+def test_gates(rows: int, width: int, activation: str, size: float) -> None:
+    old = ACTIVATIONS[activation]
+    x = (size * numbers(rows, 2 * width)).bfloat16()
+    y = torch.empty(rows, width, dtype=torch.bfloat16)
+    KERNELS.gate(x, GATES[old], y)
+    left, right = x.double().chunk(2, -1)
+    assert difference(y, old(left) * right) < NARROW
+
+
+@EXAMPLES
+@given(
+    rows=st.sampled_from([1, 3]),
+    heads=st.sampled_from([1, 4]),
+    key_heads=st.sampled_from([1, 2]),
+    width=st.sampled_from([2, 16, 64, 80]),
+    turns=st.sampled_from([None, 1, 3]),
+)
+def test_turning_and_keeping(
+    rows: int, heads: int, key_heads: int, width: int, turns: int | None
+) -> None:
+    """The same as the steps in torch's operators, which round in between."""
+    qkv = numbers(rows, heads + 2 * key_heads, width).bfloat16()
+    turn = None
+    if turns is not None:
+        angle = numbers(rows if turns > 1 else 1, 1, width // 2, seed=1)
+        cosines = torch.cat([angle.cos(), angle.cos()], -1).bfloat16()
+        turn = cosines, torch.cat([-angle.sin(), angle.sin()], -1).bfloat16()
+    found = []
+    for function in (KERNELS.turn_and_keep, _turn_and_keep):
+        cache = torch.zeros(rows, 2, key_heads, 5, width, dtype=torch.bfloat16)
+        mine = qkv.clone()
+        function(mine, heads, turn, cache[:, :, :, 2:3])
+        kept = mine[:, heads:].view(rows, 2, key_heads, width)
+        assert torch.equal(cache[:, :, :, 2], kept)
+        assert not cache[:, :, :, :2].any() and not cache[:, :, :, 3:].any()
+        found.append(mine)
+    assert difference(*found) < 2 * NARROW
+    assert torch.equal(found[0][:, heads + key_heads :], qkv[:, heads + key_heads :])
 
 
 def test_packing_keeps_every_number() -> None:

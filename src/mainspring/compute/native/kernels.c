@@ -613,3 +613,61 @@ int32_t attend(const Attention *a, const uint16_t *q, const uint16_t *k, const u
     }
     return there;
 }
+
+/* ---- what stands between products ------------------------------------------------------------ */
+
+/* Of rows of heads side by side (queries, keys, values; one new position each), turns queries and
+   keys in place by x cos + (halves exchanged) sin, where cosines are given, and copies keys and
+   values into a cache. The sines of the left half are negative already. `turn_row` is 0 where all
+   rows stand at one position. Strides are in numbers. */
+void turn_and_keep(uint16_t *qkv, int64_t rows, int64_t heads, int64_t key_heads, int64_t width,
+                   const uint16_t *cosines, const uint16_t *sines, int64_t turn_row,
+                   uint16_t *place, int64_t place_row, int64_t place_part, int64_t place_head) {
+    int64_t every = heads + 2 * key_heads, half = width / 2;
+    for (int64_t r = 0; r < rows; r++) {
+        uint16_t *row = qkv + r * every * width;
+        const uint16_t *c = cosines + r * turn_row, *s = sines + r * turn_row;
+        for (int64_t n = 0; cosines && n < heads + key_heads; n++) {
+            uint16_t *x = row + n * width;
+            for (int64_t at = 0; at < half; at += LANES) {
+                __mmask16 mask = first(half - at);
+                __m512 left = load(x, NARROW, at, mask), right = load(x, NARROW, half + at, mask);
+                __m512 new_left = _mm512_mul_ps(left, load(c, NARROW, at, mask));
+                __m512 new_right = _mm512_mul_ps(right, load(c, NARROW, half + at, mask));
+                new_left = _mm512_fmadd_ps(right, load(s, NARROW, at, mask), new_left);
+                new_right = _mm512_fmadd_ps(left, load(s, NARROW, half + at, mask), new_right);
+                store(x, NARROW, at, mask, new_left);
+                store(x, NARROW, half + at, mask, new_right);
+            }
+        }
+        for (int64_t n = 0; n < 2 * key_heads; n++)
+            memcpy(place + r * place_row + n / key_heads * place_part + n % key_heads * place_head,
+                   row + (heads + n) * width, width * 2);
+    }
+}
+
+enum { SILU = 0, TANH_GELU = 1 };
+
+/* y = activation(gate) up for rows of gate and up side by side. */
+void gate(const uint16_t *x, int64_t rows, int64_t width, int32_t activation, uint16_t *y) {
+#pragma omp parallel for schedule(static) if (rows * width > 65536)
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t at = 0; at < width; at += LANES) {
+            __mmask16 mask = first(width - at);
+            __m512 value = load(x, NARROW, 2 * r * width + at, mask), inner = value;
+            if (activation == TANH_GELU) {
+                /* 1/2 (1 + tanh u) is the logistic function of 2 u. */
+                __m512 cube = _mm512_mul_ps(_mm512_mul_ps(value, value), value);
+                inner = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), value);
+                inner = _mm512_mul_ps(inner, _mm512_set1_ps(1.5957691216f));
+            }
+            __m512 one = _mm512_set1_ps(1.0f);
+            __m512 small = exponential(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(inner)));
+            __mmask16 falls = _mm512_cmp_ps_mask(inner, _mm512_setzero_ps(), _CMP_LT_OQ);
+            __m512 logistic = _mm512_div_ps(_mm512_mask_mov_ps(one, falls, small),
+                                            _mm512_add_ps(one, small));
+            value = _mm512_mul_ps(_mm512_mul_ps(value, logistic),
+                                  load(x, NARROW, (2 * r + 1) * width + at, mask));
+            store(y, NARROW, r * width + at, mask, value);
+        }
+}

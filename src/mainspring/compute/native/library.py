@@ -150,6 +150,31 @@ class Kernels:
             raise MemoryError(f"no memory for the scores of {k_BHSE.shape[2]} keys")
         return y_BHTE
 
+    def turn_and_keep(
+        self,
+        qkv_BNE: Tensor,
+        heads: int,
+        turn: tuple[Tensor, Tensor] | None,
+        place_B2K1E: Tensor,
+    ) -> None:
+        """Turns queries and keys in place by the cosines and sines of `turn` (B1E or 11E, see
+        `StepDecoder`), and copies keys and values to their place in a cache: all in bfloat16."""
+        rows, every, width = qkv_BNE.shape
+        cosines, sines = turn or (None, None)
+        self.library.turn_and_keep(
+            qkv_BNE.data_ptr(),
+            *(rows, heads, (every - heads) // 2, width),
+            None if cosines is None else cosines.data_ptr(),
+            None if sines is None else sines.data_ptr(),
+            0 if cosines is None or len(cosines) == 1 else width,
+            *(place_B2K1E.data_ptr(), *place_B2K1E.stride()[:3]),
+        )
+
+    def gate(self, x: Tensor, activation: int, y: Tensor) -> None:
+        """y = activation(gate) up, of gate and up side by side in x: bfloat16, contiguous."""
+        width = y.shape[-1]
+        self.library.gate(x.data_ptr(), y.numel() // width, width, activation, y.data_ptr())
+
 
 def aligned_bytes(size: int) -> Tensor:
     """Uninitialised bytes that begin at a multiple of 64."""
@@ -239,6 +264,13 @@ def _load(built: Path) -> ctypes.CDLL:
     library.pack.restype = None
     library.linear.argtypes = (pointer, pointer, flag, whole, pointer, flag)
     library.linear.restype = flag
+    library.turn_and_keep.argtypes = (
+        *(pointer, whole, whole, whole, whole, pointer, pointer, whole),
+        *(pointer, whole, whole, whole),
+    )
+    library.turn_and_keep.restype = None
+    library.gate.argtypes = (pointer, whole, whole, flag, pointer)
+    library.gate.restype = None
     library.attend.argtypes = (pointer,) * 7
     library.attend.restype = flag
     library.rms_norm.argtypes = (

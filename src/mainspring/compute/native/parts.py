@@ -12,9 +12,11 @@ from mainspring import spec
 from mainspring.compute.native.library import AFTER, BFLOAT16, INT8, Kernels, Linear
 from mainspring.compute.projections import Activation, Projection, quantise_weight
 from mainspring.core.attention import Attend
+from mainspring.core.feed_forward import ACTIVATIONS
 from mainspring.core.masks import AttentionMask
 
 ALL_ROWS = 2**62
+GATES = {ACTIVATIONS["silu"]: 0, ACTIVATIONS["gelu_tanh"]: 1}  # those that the kernel knows
 FEW_QUERIES = 8  # of one key head: with more, torch's kernel, which takes them together, is faster
 
 
@@ -103,6 +105,20 @@ class NativeRMSNorm(nn.Module):
         return total, y
 
 
+class NativeGatedUp(nn.Module):
+    """In the place of `GatedUp`: one product for both, then the gate in one pass."""
+
+    def __init__(self, joined: nn.Module, activation: int, kernels: Kernels):
+        super().__init__()
+        self.joined, self.gate, self.kernels = joined, activation, kernels
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        both = self.joined.forward(x_BTD)
+        y = both.new_empty((*both.shape[:-1], both.shape[-1] // 2))
+        self.kernels.gate(both, self.gate, y)
+        return y
+
+
 @dataclass(frozen=True)
 class NativeAttend:
     """In the place of `core.attention.attend`, for few queries in bfloat16; else as before."""
@@ -136,8 +152,10 @@ class NativeAttend:
         mask: AttentionMask,
         bias_1HTS: Tensor | None,
     ) -> bool:
-        all_alike = all(
-            t.dtype is torch.bfloat16 and t.stride(-1) == 1 for t in (q_BHTE, k_BKSE, v_BKSE)
+        narrow = torch.bfloat16
+        all_alike = (
+            q_BHTE.dtype is k_BKSE.dtype is v_BKSE.dtype is narrow
+            and q_BHTE.stride(3) == k_BKSE.stride(3) == v_BKSE.stride(3) == 1
         )
         keep, bias = mask.keep_BS, bias_1HTS
         return (
@@ -149,6 +167,6 @@ class NativeAttend:
             and (keep is None or (keep.dtype is torch.bool and keep.stride(-1) == 1))
             and (
                 bias is None
-                or (bias.dtype is torch.bfloat16 and bias.shape[2] == 1 and bias.stride(-1) == 1)
+                or (bias.dtype is narrow and bias.shape[2] == 1 and bias.stride(-1) == 1)
             )
         )
