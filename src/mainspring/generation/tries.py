@@ -101,7 +101,8 @@ def _generate(
     options: GenerationOptions,
     temperature: float,
 ) -> tuple[Generated, list[float]]:
-    """What is generated, and its mean log-probability for each row where that is asked for."""
+    """What is generated, and its mean log-probability for each row where that is asked for; that of
+    a beam search is the search's own (transformers counts anew over what the rules leave)."""
     options = replace(
         options,
         # The start token is the first of the prompt: none is put before it.
