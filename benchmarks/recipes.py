@@ -56,8 +56,8 @@ RECIPES = (
         "summarize-debian",
         "summarize",
         "{data}/summarization/debian_synopsis_en --model starter --lora 16 --max-source 256 "
-        "--max-target 32 --learning-rate 1e-3",
-        "{data}/summarization/debian_synopsis_en/test.jsonl",
+        "--max-target 32 --learning-rate 2e-3 --batch-tokens 2048 --metric-rows 64 --patience 0",
+        "{data}/summarization/debian_synopsis_en/test.jsonl --num-beams 4",
         ("rougeL", "rouge1", "rouge2"),
         needs="starter",
     ),
