@@ -46,6 +46,17 @@ class GroupedEncoder(nn.Module):
         return out_BSD
 
 
+class LaidOutBias(nn.Module):
+    """Around a position bias: its rows lie number beside number, as kernels read them."""
+
+    def __init__(self, old: nn.Module):
+        super().__init__()
+        self.inner = old
+
+    def forward(self, *at: Tensor) -> Tensor:
+        return self.inner(*at).contiguous()
+
+
 def groups(keep_BS: Tensor) -> list[tuple[int, int, int]]:
     """(first row, end, width): runs of rows of at most `TOKENS` places together, or one row.
 

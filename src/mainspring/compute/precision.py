@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mainspring import events, spec
 from mainspring.compute import packed
 from mainspring.compute.decoder import StepDecoder
-from mainspring.compute.encoder import GroupedEncoder
+from mainspring.compute.encoder import GroupedEncoder, LaidOutBias
 from mainspring.compute.hardware import Hardware, detect
 from mainspring.compute.lora import merge_adapters
 from mainspring.compute.native import library
@@ -223,7 +223,9 @@ def _prepare_stack(
 
     kinds = (QueryKeyValue, KeyValue, Up, GatedUp, nn.Linear, nn.RMSNorm, nn.LayerNorm)
     swap(stack, lambda name, module: type(module) in kinds, leaf, keep=False)
-    if kernels is not None and decodes:
+    if kernels is not None and not decodes and stack.position_bias is not None:
+        place(stack, "position_bias", LaidOutBias(stack.position_bias))
+    if kernels is not None:
         for module in stack.modules():
             if isinstance(module, SelfAttention | CrossAttention):
                 module.attend = NativeAttend(kernels, module.attend)

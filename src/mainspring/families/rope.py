@@ -66,8 +66,8 @@ def rotary(stated: Mapping[str, Any] | None, theta: float, positions: int) -> sp
 def stated_both_ways(config: Config) -> Config:
     """`config` with what its `rope_parameters` say in the old way too. `transformers` v4 does not
     look at them: it would turn queries and keys otherwise, without a word."""
-    stated = config.get("rope_parameters") or {}
-    full = stated.get("full_attention", stated)
+    stated: dict[str, Any] = config.get("rope_parameters") or {}
+    full: dict[str, Any] = stated.get("full_attention", stated)
     if "rope_theta" not in full:
         return config
     old = {key: value for key, value in full.items() if key != "rope_theta"}

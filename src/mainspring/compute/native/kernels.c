@@ -449,7 +449,9 @@ typedef struct {
     int64_t k_batch, k_head, k_place;
     int64_t v_batch, v_head, v_place;
     int64_t y_batch, y_head, y_place;
-    int64_t bias_head, keep_batch;       /* strides; a bias holds for all rows and queries */
+    int64_t bias_head, bias_query;       /* strides; a bias holds for all rows of the batch */
+    int64_t keep_batch;
+    int64_t share;                       /* query heads that read one key head */
     float scale, cap;                    /* cap 0: none */
 } Attention;
 
@@ -586,9 +588,9 @@ int32_t attend(const Attention *a, const uint16_t *q, const uint16_t *k, const u
     int64_t units = a->batch * a->heads, stride = (a->keys + LANES - 1) / LANES * LANES;
 #pragma omp parallel for schedule(static) if (units * a->keys > 512)
     for (int64_t unit = 0; unit < units; unit++) {
-        int64_t b = unit / a->heads, h = unit % a->heads;
-        const uint16_t *keys = k + b * a->k_batch + h * a->k_head;
-        const uint16_t *values = v + b * a->v_batch + h * a->v_head;
+        int64_t b = unit / a->heads, h = unit % a->heads, shared = h / a->share;
+        const uint16_t *keys = k + b * a->k_batch + shared * a->k_head;
+        const uint16_t *values = v + b * a->v_batch + shared * a->v_head;
         float *scores = scratch(4 * stride * sizeof(float));
         if (!scores) {
             there = 0;
@@ -610,6 +612,193 @@ int32_t attend(const Attention *a, const uint16_t *q, const uint16_t *k, const u
             default: average(a, scores, stride, values, out, 4);
             }
         }
+    }
+    return there;
+}
+
+/* ---- attention of many queries --------------------------------------------------------------- */
+
+/* The 16 rows of 16 four-byte numbers at x, as columns. */
+static inline void transpose(__m512i x[16]) {
+    __m512i y[16];
+    for (int i = 0; i < 16; i += 2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]);
+            x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
+        }
+    for (int i = 0; i < 4; i++) {
+        y[i] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
+        y[i + 4] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
+        y[i + 8] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
+        y[i + 12] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0x88);
+        x[i + 8] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0xdd);
+        x[i + 4] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0x88);
+        x[i + 12] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0xdd);
+    }
+}
+
+static inline __mmask32 first_32(int64_t n) {
+    return n >= 32 ? 0xFFFFFFFF : n <= 0 ? 0 : (__mmask32)((1ull << n) - 1);
+}
+
+/* Keys as the right factor of scores: tile [16 keys][32 of the width], transposed. */
+static void tile_keys(const Attention *a, const uint16_t *k, uint8_t *to) {
+    int64_t deep = (a->width + 31) / 32;
+    for (int64_t s = 0; s < a->keys; s += LANES)
+        for (int64_t e = 0; e < deep; e++, to += BLOCK) {
+            __m512i rows[16];
+            __mmask32 mask = first_32(a->width - 32 * e);
+            for (int i = 0; i < 16; i++)
+                rows[i] = s + i < a->keys
+                              ? _mm512_maskz_loadu_epi16(mask, k + (s + i) * a->k_place + 32 * e)
+                              : _mm512_setzero_si512();
+            transpose(rows);
+            for (int i = 0; i < 16; i++) _mm512_store_si512(to + i * LINE, rows[i]);
+        }
+}
+
+/* Values as the right factor of the average: tile [32 keys][16 of the width], keys in pairs. */
+static void tile_values(const Attention *a, const uint16_t *v, uint8_t *to) {
+    int64_t wide = (a->width + LANES - 1) / LANES;
+    for (int64_t s = 0; s < a->keys; s += 32)
+        for (int64_t e = 0; e < wide; e++, to += BLOCK) {
+            __mmask16 mask = first(a->width - LANES * e);
+            for (int i = 0; i < 16; i++) {
+                const uint16_t *at = v + (s + 2 * i) * a->v_place + LANES * e;
+                __m256i even = _mm256_setzero_si256(), odd = even;
+                if (s + 2 * i < a->keys) even = _mm256_maskz_loadu_epi16(mask, at);
+                if (s + 2 * i + 1 < a->keys) odd = _mm256_maskz_loadu_epi16(mask, at + a->v_place);
+                __m512i pair = _mm512_or_si512(_mm512_cvtepu16_epi32(even),
+                                               _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+                _mm512_store_si512(to + i * LINE, pair);
+            }
+        }
+}
+
+/* exp of a row's scores less their largest, as bfloat16, zeros behind; 1 / their sum, or 0 where
+   no key is seen. `after` is how many of the first keys the query sees. */
+static float weigh(const Attention *a, const float *scores, const void *bias, int bias_wide,
+                   const uint8_t *keep, int64_t after, float *held, uint16_t *weights) {
+    __m512 most = _mm512_set1_ps(-INFINITY), scale = _mm512_set1_ps(a->scale);
+    const __m512 none = most;
+    for (int64_t s = 0; s < a->keys; s += LANES) {
+        __mmask16 mask = first(after > s ? after - s : 0);
+        if (keep)
+            mask &= _mm_test_epi8_mask(_mm_maskz_loadu_epi8(first(a->keys - s), keep + s),
+                                       _mm_set1_epi8(-1));
+        __m512 value = _mm512_mul_ps(_mm512_load_ps(scores + s), scale);
+        if (bias) value = _mm512_add_ps(value, load(bias, bias_wide, s, first(a->keys - s)));
+        value = _mm512_mask_mov_ps(none, mask, value);
+        most = _mm512_max_ps(most, value);
+        _mm512_store_ps(held + s, value);
+    }
+    float largest = _mm512_reduce_max_ps(most);
+    int64_t end = (a->keys + 31) / 32 * 32, s = 0;
+    if (largest == -INFINITY) {
+        memset(weights, 0, end * 2);
+        return 0;
+    }
+    __m512 sum = _mm512_setzero_ps();
+    most = _mm512_set1_ps(largest);
+    for (; s < a->keys; s += LANES) {
+        __m512 value = _mm512_load_ps(held + s);
+        __mmask16 seen = _mm512_cmp_ps_mask(value, none, _CMP_GT_OQ);
+        value = _mm512_maskz_mov_ps(seen, exponential(_mm512_sub_ps(value, most)));
+        sum = _mm512_add_ps(sum, value);
+        _mm256_store_si256((__m256i *)(weights + s), (__m256i)_mm512_cvtneps_pbh(value));
+    }
+    for (; s < end; s += LANES)
+        _mm256_store_si256((__m256i *)(weights + s), _mm256_setzero_si256());
+    return 1.0f / _mm512_reduce_add_ps(sum);
+}
+
+/* As `attend`, without a cap, by tiles: 16 queries at a time against all keys. `causal` lets query
+   t see the first keys - queries + t + 1 keys. */
+int32_t attend_many(const Attention *a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                    const void *bias, int32_t bias_wide, const uint8_t *keep, int32_t causal,
+                    uint16_t *y) {
+    int32_t there = 1;
+    int64_t deep = (a->width + 31) / 32, wide = (a->width + LANES - 1) / LANES;
+    int64_t key_tiles = (a->keys + LANES - 1) / LANES, pairs = (a->keys + 31) / 32;
+    int64_t row = pairs * 32, units = a->batch * a->heads;
+    int64_t keys_size = key_tiles * deep * BLOCK, values_size = pairs * wide * BLOCK;
+    int64_t query_size = deep * BLOCK, scores_size = LANES * row * 4, weights_size = LANES * row * 2;
+    int64_t bytes = keys_size + values_size + query_size + scores_size + weights_size + row * 4 + BLOCK;
+#pragma omp parallel
+    {
+        uint8_t *held = scratch(bytes);
+        if (!held) there = 0;
+        uint8_t *keys = held, *values = keys + keys_size, *query = values + values_size;
+        float *scores = (float *)(query + query_size);
+        uint16_t *weights = (uint16_t *)((uint8_t *)scores + scores_size);
+        float *line = (float *)((uint8_t *)weights + weights_size), *sums = line + row;
+        configure_tiles();
+#pragma omp for schedule(dynamic)
+        for (int64_t unit = 0; unit < units; unit++) {
+            if (!held) continue;
+            int64_t b = unit / a->heads, h = unit % a->heads, shared = h / a->share;
+            tile_keys(a, k + b * a->k_batch + shared * a->k_head, keys);
+            tile_values(a, v + b * a->v_batch + shared * a->v_head, values);
+            for (int64_t t = 0; t < a->queries; t += LANES) {
+                int64_t count = a->queries - t < LANES ? a->queries - t : LANES;
+                const uint16_t *from = q + b * a->q_batch + h * a->q_head + t * a->q_place;
+                for (int64_t e = 0; e < deep; e++)
+                    for (int64_t i = 0; i < LANES; i++)
+                        _mm512_store_si512(
+                            query + e * BLOCK + i * LINE,
+                            _mm512_maskz_loadu_epi16(i < count ? first_32(a->width - 32 * e) : 0,
+                                                     from + i * a->q_place + 32 * e));
+                for (int64_t j = 0; j < key_tiles; j += 2) {
+                    int two = j + 1 < key_tiles;
+                    _tile_zero(0);
+                    _tile_zero(1);
+                    for (int64_t e = 0; e < deep; e++) {
+                        _tile_loadd(4, query + e * BLOCK, LINE);
+                        _tile_loadd(6, keys + (j * deep + e) * BLOCK, LINE);
+                        _tile_dpbf16ps(0, 4, 6);
+                        if (two) {
+                            _tile_loadd(7, keys + ((j + 1) * deep + e) * BLOCK, LINE);
+                            _tile_dpbf16ps(1, 4, 7);
+                        }
+                    }
+                    _tile_stored(0, scores + j * LANES, row * 4);
+                    if (two) _tile_stored(1, scores + (j + 1) * LANES, row * 4);
+                }
+                float shares[LANES];
+                for (int64_t i = 0; i < count; i++) {
+                    int64_t after = causal ? a->keys - a->queries + t + i + 1 : a->keys;
+                    const void *added = 0;
+                    if (bias)
+                        added = (const char *)bias + (h * a->bias_head + (t + i) * a->bias_query) *
+                                                         (bias_wide ? 4 : 2);
+                    shares[i] = weigh(a, scores + i * row, added, bias_wide,
+                                      keep ? keep + b * a->keep_batch : 0, after, line,
+                                      weights + i * row);
+                }
+                uint16_t *to = y + b * a->y_batch + h * a->y_head + t * a->y_place;
+                for (int64_t e = 0; e < wide; e++) {
+                    _tile_zero(0);
+                    for (int64_t p = 0; p < pairs; p++) {
+                        _tile_loadd(4, weights + p * 32, row * 2);
+                        _tile_loadd(6, values + (p * wide + e) * BLOCK, LINE);
+                        _tile_dpbf16ps(0, 4, 6);
+                    }
+                    _tile_stored(0, sums, LINE);
+                    for (int64_t i = 0; i < count; i++)
+                        store(to + i * a->y_place, NARROW, e * LANES, first(a->width - e * LANES),
+                              _mm512_mul_ps(_mm512_load_ps(sums + i * LANES),
+                                            _mm512_set1_ps(shares[i])));
+                }
+            }
+        }
+        _tile_release();
     }
     return there;
 }

@@ -58,8 +58,7 @@ class Attention(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("batch", "heads", "queries", "keys", "width")),
         *((f"{t}_{by}", ctypes.c_int64) for t in "qkvy" for by in ("batch", "head", "place")),
-        ("bias_head", ctypes.c_int64),
-        ("keep_batch", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("bias_head", "bias_query", "keep_batch", "share")),
         ("scale", ctypes.c_float),
         ("cap", ctypes.c_float),
     )
@@ -116,38 +115,43 @@ class Kernels:
     def attend(
         self,
         q_BHTE: Tensor,
-        k_BHSE: Tensor,
-        v_BHSE: Tensor,
+        k_BKSE: Tensor,
+        v_BKSE: Tensor,
         keep_BS: Tensor | None,
-        bias_1H1S: Tensor | None,
+        bias_1HTS: Tensor | None,
         scale: float,
-        cap: float,
+        cap: float = 0.0,
+        *,
+        causal: bool = False,
+        by_tiles: bool = False,
     ) -> Tensor:
         """softmax(scale q kᵀ + bias) v as BHTE (laid out as BTHE), all in bfloat16 and each
-        number's neighbour beside it; a `cap` of 0 is none."""
+        number's neighbour beside it. A `cap` of 0 is none.
+
+        `by_tiles` is for many queries: it knows `causal` (the last query sees all keys), biases
+        for each query and in float32, and no cap; the other way has one bias for all queries.
+        """
         batch, heads, queries, width = q_BHTE.shape
+        _, key_heads, keys, _ = k_BKSE.shape
         y_BHTE = q_BHTE.new_empty(batch, queries, heads, width).transpose(1, 2)
         described = Attention(
-            *(batch, heads, queries, k_BHSE.shape[2], width),
-            *(q_BHTE.stride()[:3] + k_BHSE.stride()[:3] + v_BHSE.stride()[:3]),
+            *(batch, heads, queries, keys, width),
+            *(q_BHTE.stride()[:3] + k_BKSE.stride()[:3] + v_BKSE.stride()[:3]),
             *y_BHTE.stride()[:3],
-            *(
-                0 if bias_1H1S is None else bias_1H1S.stride(1),
-                0 if keep_BS is None else keep_BS.stride(0),
-            ),
+            *((0, 0) if bias_1HTS is None else bias_1HTS.stride()[1:3]),
+            *(0 if keep_BS is None else keep_BS.stride(0), heads // key_heads),
             *(scale, cap),
         )
-        done = self.library.attend(
-            ctypes.addressof(described),
-            q_BHTE.data_ptr(),
-            k_BHSE.data_ptr(),
-            v_BHSE.data_ptr(),
-            None if bias_1H1S is None else bias_1H1S.data_ptr(),
-            None if keep_BS is None else keep_BS.data_ptr(),
-            y_BHTE.data_ptr(),
-        )
+        bias = None if bias_1HTS is None else bias_1HTS.data_ptr()
+        keep = None if keep_BS is None else keep_BS.data_ptr()
+        given = ctypes.addressof(described), q_BHTE.data_ptr(), k_BKSE.data_ptr(), v_BKSE.data_ptr()
+        if by_tiles:
+            wide = bias_1HTS is not None and bias_1HTS.dtype is torch.float32
+            done = self.library.attend_many(*given, bias, wide, keep, causal, y_BHTE.data_ptr())
+        else:
+            done = self.library.attend(*given, bias, keep, y_BHTE.data_ptr())
         if not done:
-            raise MemoryError(f"no memory for the scores of {k_BHSE.shape[2]} keys")
+            raise MemoryError(f"no memory for the scores of {keys} keys")
         return y_BHTE
 
     def turn_and_keep(
@@ -273,6 +277,8 @@ def _load(built: Path) -> ctypes.CDLL:
     library.gate.restype = None
     library.attend.argtypes = (pointer,) * 7
     library.attend.restype = flag
+    library.attend_many.argtypes = (*(pointer,) * 5, flag, pointer, flag, pointer)
+    library.attend_many.restype = flag
     library.rms_norm.argtypes = (
         *(pointer, pointer, flag, pointer),
         *(pointer, ctypes.c_float, whole, whole, pointer, flag),

@@ -17,7 +17,7 @@ from mainspring.core.masks import AttentionMask
 
 ALL_ROWS = 2**62
 GATES = {ACTIVATIONS["silu"]: 0, ACTIVATIONS["gelu_tanh"]: 1}  # those that the kernel knows
-FEW_QUERIES = 8  # of one key head: with more, torch's kernel, which takes them together, is faster
+FEW_QUERIES = 8  # of one key head: more are taken 16 at a time, by tiles
 
 
 class NativeProjection(Projection):
@@ -121,7 +121,8 @@ class NativeGatedUp(nn.Module):
 
 @dataclass(frozen=True)
 class NativeAttend:
-    """In the place of `core.attention.attend`, for few queries in bfloat16; else as before."""
+    """In the place of `core.attention.attend` for what the kernels know, in bfloat16; else as
+    before."""
 
     kernels: Kernels
     before: Attend
@@ -137,36 +138,51 @@ class NativeAttend:
         dropout: float = 0.0,
         soft_cap: float | None = None,
     ) -> Tensor:
-        if not (self._knows(q_BHTE, k_BKSE, v_BKSE, mask, bias_1HTS) and dropout == 0.0):
+        queries, keep = q_BHTE.shape[2], mask.keep_BS
+        whole = mask.hides_nothing or isinstance(mask.kind, spec.FullMask)
+        by_tiles = queries > FEW_QUERIES
+        known = (
+            _narrow(q_BHTE, k_BKSE, v_BKSE)
+            and mask.segments is None
+            and dropout == 0.0
+            and (whole or (by_tiles and _sees_to_the_end(mask)))
+            and (keep is None or (keep.dtype is torch.bool and keep.stride(-1) == 1))
+            and (_every_query(bias_1HTS) if by_tiles else _one_row(bias_1HTS))
+            and not (by_tiles and soft_cap)
+        )
+        if not known:
             cap = {} if soft_cap is None else {"soft_cap": soft_cap}
             return self.before(q_BHTE, k_BKSE, v_BKSE, mask, bias_1HTS, scale, dropout, **cap)
         return self.kernels.attend(
-            q_BHTE, k_BKSE, v_BKSE, mask.keep_BS, bias_1HTS, scale, soft_cap or 0.0
+            *(q_BHTE, k_BKSE, v_BKSE, keep, bias_1HTS, scale, soft_cap or 0.0),
+            causal=not whole,
+            by_tiles=by_tiles,
         )
 
-    @staticmethod
-    def _knows(
-        q_BHTE: Tensor,
-        k_BKSE: Tensor,
-        v_BKSE: Tensor,
-        mask: AttentionMask,
-        bias_1HTS: Tensor | None,
-    ) -> bool:
-        narrow = torch.bfloat16
-        all_alike = (
-            q_BHTE.dtype is k_BKSE.dtype is v_BKSE.dtype is narrow
-            and q_BHTE.stride(3) == k_BKSE.stride(3) == v_BKSE.stride(3) == 1
-        )
-        keep, bias = mask.keep_BS, bias_1HTS
-        return (
-            all_alike
-            and q_BHTE.shape[2] <= FEW_QUERIES
-            and q_BHTE.shape[1] == k_BKSE.shape[1]
-            and mask.segments is None
-            and (mask.hides_nothing or isinstance(mask.kind, spec.FullMask))
-            and (keep is None or (keep.dtype is torch.bool and keep.stride(-1) == 1))
-            and (
-                bias is None
-                or (bias.dtype is narrow and bias.shape[2] == 1 and bias.stride(-1) == 1)
-            )
-        )
+
+def _narrow(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    return (
+        q.dtype is k.dtype is v.dtype is torch.bfloat16
+        and q.stride(3) == k.stride(3) == v.stride(3) == 1
+    )
+
+
+def _sees_to_the_end(mask: AttentionMask) -> bool:
+    """Whether it is causal, and the last query sees the last key."""
+    return isinstance(mask.kind, spec.CausalMask) and mask.start + mask.queries == mask.keys
+
+
+def _one_row(bias_1HTS: Tensor | None) -> bool:
+    """Whether a bias, if any, is the same for all queries."""
+    return bias_1HTS is None or (
+        bias_1HTS.dtype is torch.bfloat16 and bias_1HTS.shape[2] == 1 and bias_1HTS.stride(3) == 1
+    )
+
+
+def _every_query(bias_1HTS: Tensor | None) -> bool:
+    """Whether a bias, if any, is the same for all rows of a batch."""
+    return bias_1HTS is None or (
+        bias_1HTS.dtype in (torch.bfloat16, torch.float32)
+        and len(bias_1HTS) == 1
+        and bias_1HTS.stride(3) == 1
+    )
