@@ -261,7 +261,10 @@ def test_gradients_equal_those_of_transformers(case: Case, batch: Batch) -> None
         wanted = {name: p.grad for name, p in theirs.named_parameters()}
         assert mine.keys() == wanted.keys()
         for name, gradient in wanted.items():
-            torch.testing.assert_close(mine[name], gradient, **CLOSE, msg=name)
+            # Sums in another order differ by a share of the largest gradient.
+            largest = max(1.0, float(gradient.abs().max()))
+            close = {"rtol": 1e-5, "atol": 1e-5 * largest}
+            torch.testing.assert_close(mine[name], gradient, **close, msg=name)
 
 
 @lean(8)
