@@ -28,6 +28,7 @@ from mainspring.compute.native.parts import (
     GATES,
     NativeAttend,
     NativeGatedUp,
+    NativePreNorm,
     NativeProjection,
     NativeRMSNorm,
 )
@@ -52,7 +53,7 @@ from mainspring.compute.swap import place, swap
 from mainspring.core.attention import CrossAttention, KeyValue, QueryKeyValue, SelfAttention
 from mainspring.core.feed_forward import FeedForward, GatedUp, Up
 from mainspring.core.heads import VocabularyHead
-from mainspring.core.layer import PostNorm
+from mainspring.core.layer import PostNorm, PreNorm
 from mainspring.core.model import Transformer
 from mainspring.core.stack import Stack
 from mainspring.errors import BadOption
@@ -229,6 +230,8 @@ def _prepare_stack(
         for module in stack.modules():
             if isinstance(module, SelfAttention | CrossAttention):
                 module.attend = NativeAttend(kernels, module.attend)
+        adds = partial(NativePreNorm, kernels=kernels)
+        swap(stack, lambda name, m: type(m) is PreNorm, lambda name, m: adds(m), keep=False)
     place(stack, "embedding", WideEmbedding(stack.embedding))
 
 

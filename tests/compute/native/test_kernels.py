@@ -301,6 +301,14 @@ def test_turning_and_keeping(
     assert torch.equal(found[0][:, heads + key_heads :], qkv[:, heads + key_heads :])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums(dtype: torch.dtype) -> None:
+    x, y = numbers(3, 45), numbers(45, 3, seed=1).t().to(dtype)
+    expected = x + y
+    found = KERNELS.add(x, y)
+    assert found is x and torch.equal(found, expected)
+
+
 def test_packing_keeps_every_number() -> None:
     weight = numbers(33, 45).bfloat16()
     panels = KERNELS.pack(weight)

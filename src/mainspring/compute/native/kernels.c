@@ -441,6 +441,16 @@ void rms_norm(const float *x, const void *added, int32_t added_wide, float *tota
     }
 }
 
+/* x += y, for `count` numbers: x in float32, y as it comes. */
+void add(float *x, const void *y, int32_t y_wide, int64_t count) {
+#pragma omp parallel for schedule(static) if (count > 65536)
+    for (int64_t at = 0; at < count; at += LANES) {
+        __mmask16 mask = first(count - at);
+        __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + at), load(y, y_wide, at, mask));
+        _mm512_mask_storeu_ps(x + at, mask, sum);
+    }
+}
+
 /* ---- attention of few queries ---------------------------------------------------------------- */
 
 typedef struct {

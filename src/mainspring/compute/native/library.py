@@ -112,6 +112,12 @@ class Kernels:
             y.dtype is torch.float32,
         )
 
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, float32 and contiguous, with y of the same shape added in place."""
+        y = y.contiguous()
+        self.library.add(x.data_ptr(), y.data_ptr(), y.dtype is torch.float32, x.numel())
+        return x
+
     def attend(
         self,
         q_BHTE: Tensor,
@@ -275,6 +281,8 @@ def _load(built: Path) -> ctypes.CDLL:
     library.turn_and_keep.restype = None
     library.gate.argtypes = (pointer, whole, whole, flag, pointer)
     library.gate.restype = None
+    library.add.argtypes = (pointer, pointer, flag, whole)
+    library.add.restype = None
     library.attend.argtypes = (pointer,) * 7
     library.attend.restype = flag
     library.attend_many.argtypes = (*(pointer,) * 5, flag, pointer, flag, pointer)

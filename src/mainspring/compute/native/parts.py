@@ -1,6 +1,7 @@
 """Projections and norms by our own kernels, in the places of those in torch's operators."""
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from mainspring.compute.native.library import AFTER, BFLOAT16, INT8, Kernels, Li
 from mainspring.compute.projections import Activation, Projection, quantise_weight
 from mainspring.core.attention import Attend
 from mainspring.core.feed_forward import ACTIVATIONS
+from mainspring.core.layer import PreNorm
 from mainspring.core.masks import AttentionMask
 
 ALL_ROWS = 2**62
@@ -103,6 +105,20 @@ class NativeRMSNorm(nn.Module):
         total, y = torch.empty_like(x), torch.empty_like(x, dtype=self.dtype)
         self.kernels.rms_norm(x, self.weight, self.epsilon, y, added.contiguous(), total)
         return total, y
+
+
+class NativePreNorm(nn.Module):
+    """In the place of `PreNorm`: the part's result is added to the float32 stream where it lies."""
+
+    def __init__(self, old: PreNorm, kernels: Kernels):
+        super().__init__()
+        self.norm, self.kernels = old.norm, kernels
+
+    def forward(self, x_BTD: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
+        y_BTD = part(self.norm(x_BTD))
+        if x_BTD.dtype is torch.float32 and x_BTD.is_contiguous():
+            return self.kernels.add(x_BTD, y_BTD)
+        return x_BTD + y_BTD
 
 
 class NativeGatedUp(nn.Module):
