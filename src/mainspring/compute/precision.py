@@ -230,9 +230,13 @@ def _prepare_stack(
         for module in stack.modules():
             if isinstance(module, SelfAttention | CrossAttention):
                 module.attend = NativeAttend(kernels, module.attend)
-        adds = partial(NativePreNorm, kernels=kernels)
-        swap(stack, lambda name, m: type(m) is PreNorm, lambda name, m: adds(m), keep=False)
+        swap(stack, lambda name, m: type(m) is PreNorm, partial(_adds, kernels), keep=False)
     place(stack, "embedding", WideEmbedding(stack.embedding))
+
+
+def _adds(kernels: Kernels, name: str, old: nn.Module) -> nn.Module:
+    assert isinstance(old, PreNorm)
+    return NativePreNorm(old, kernels)
 
 
 def _replace_stacks(model: Transformer, dtype: torch.dtype, kernels: Kernels | None) -> None:
