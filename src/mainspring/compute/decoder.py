@@ -107,13 +107,13 @@ class StepDecoder(nn.Module):
             if part.head_norms is not None:
                 qk_BNE = qkv_BNE.narrow(1, 0, part.turned)
                 qk_BNE.copy_(part.head_norms(qk_BNE))
+            key_heads = part.turned - part.heads
             if not places:
-                key_heads = part.turned - part.heads
                 places, held = cache.advance(qkv_BNE.narrow(1, 0, key_heads)[:, :, None])
             turn = None if part.turn is None else turns[part.turn]
             self._turn_and_keep(qkv_BNE, part.heads, turn, places[i])
             q_BKGE = qkv_BNE.narrow(1, 0, part.heads)
-            q_BKGE = q_BKGE.view(batch, part.turned - part.heads, -1, part.head_width)
+            q_BKGE = q_BKGE.view(batch, key_heads, -1, part.head_width)
             mask, keys, values = masks[part.window], held[2 * i], held[2 * i + 1]
             if mask.keys < end:
                 keys = keys.narrow(2, end - mask.keys, mask.keys)

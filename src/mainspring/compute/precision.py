@@ -224,19 +224,20 @@ def _prepare_stack(
 
     kinds = (QueryKeyValue, KeyValue, Up, GatedUp, nn.Linear, nn.RMSNorm, nn.LayerNorm)
     swap(stack, lambda name, module: type(module) in kinds, leaf, keep=False)
-    if kernels is not None and not decodes and stack.position_bias is not None:
-        place(stack, "position_bias", LaidOutBias(stack.position_bias))
     if kernels is not None:
-        for module in stack.modules():
-            if isinstance(module, SelfAttention | CrossAttention):
-                module.attend = NativeAttend(kernels, module.attend)
-        swap(stack, lambda name, m: type(m) is PreNorm, partial(_adds, kernels), keep=False)
+        _use_kernels(stack, kernels, decodes=decodes)
     place(stack, "embedding", WideEmbedding(stack.embedding))
 
 
-def _adds(kernels: Kernels, name: str, old: nn.Module) -> nn.Module:
-    assert isinstance(old, PreNorm)
-    return NativePreNorm(old, kernels)
+def _use_kernels(stack: Stack, kernels: Kernels, *, decodes: bool) -> None:
+    """Attention and residual sums by our own kernels, whatever the layers' projections are."""
+    if stack.position_bias is not None and not decodes:
+        place(stack, "position_bias", LaidOutBias(stack.position_bias))
+    for name, module in list(stack.named_modules()):
+        if isinstance(module, SelfAttention | CrossAttention):
+            module.attend = NativeAttend(kernels, module.attend)
+        elif type(module) is PreNorm:
+            place(stack, name, NativePreNorm(module, kernels))
 
 
 def _replace_stacks(model: Transformer, dtype: torch.dtype, kernels: Kernels | None) -> None:
