@@ -73,7 +73,7 @@ def mainspring(setup: LoraSetup, turns: Turns) -> None:
     optimizer = build_optimizer(bundle.model, "adamw", weight_decay=0.0)
     prepared = prepare_for_training(bundle.model, "bfloat16")
     rate = LearningRate(setup.rate, SUPPLY, 1 / SUPPLY, "constant")
-    steps = train(bundle.model, optimizer, source, rate, clip=CLIP, refresh=prepared.refresh)
+    steps = train(bundle.model, optimizer, source, rate.at, clip=CLIP, refresh=prepared.refresh)
     batches = setup.batches()
     turns.answer(f"training.loop.train, {prepared.precision}, rank {setup.rank}")
     for request in turns:

@@ -120,7 +120,7 @@ def mainspring(setup: TrainingSetup, turns: Turns) -> None:
     optimizer = build_optimizer(bundle.model, "adamw", weight_decay=DECAY)
     prepared = prepare_for_training(bundle.model, setup.precision)
     steps = train(
-        bundle.model, optimizer, source, setup.schedule(), clip=CLIP, refresh=prepared.refresh
+        bundle.model, optimizer, source, setup.schedule().at, clip=CLIP, refresh=prepared.refresh
     )
     batches = setup.batches()
     turns.answer(f"training.loop.train, {prepared.precision}")

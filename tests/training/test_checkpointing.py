@@ -30,7 +30,7 @@ def stepped(request: pytest.FixtureRequest, source_of) -> Pair:
     """A model and an optimizer that have made two steps."""
     bundle = nano.bundle()
     optimizer = build_optimizer(bundle.model, request.param, weight_decay=0.01)
-    rate = LearningRate(1e-3, 10, 0.1, "linear")
+    rate = LearningRate(1e-3, 10, 0.1, "linear").at
     list(islice(train(bundle.model, optimizer, source_of(bundle), rate), 2))
     return bundle, optimizer
 

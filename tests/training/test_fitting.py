@@ -61,7 +61,7 @@ def kept(out: Path) -> dict[str, Any]:
     """All that two equal runs have in common: tensors to the bit, what was logged, the model."""
     [state] = checkpointing.saved_states(out)
     record = checkpointing.read_state(state)
-    del record["train_seconds"]
+    del record["train_seconds"], record["evaluated_seconds"]
     rows = nano.read_jsonl(out / "metrics.jsonl")
     files = {file.name: file.read_bytes() for file in state.glob("*.safetensors")}
     files |= {name: (out / name).read_bytes() for name in ("model.safetensors", "tokenizer.json")}
@@ -316,22 +316,19 @@ def test_nothing_to_resume_is_said(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_minutes_decide_the_number_of_steps_once(
-    data: Path, tmp_path: Path, nano_size: str
-) -> None:
+def test_minutes_decide_the_number_of_steps(data: Path, tmp_path: Path, nano_size: str) -> None:
     out = tmp_path / "run"
     options = {**KINDS["float32"], "steps": None, "minutes": 0.05, "patience": 0}
     with events.listening(StopAt(1)):
         run(data, out, **options)
     recorded = json.loads((out / "run.json").read_text())
-    assert recorded["steps"] > 1 and recorded["options"]["minutes"] == 0.05
+    assert recorded["steps"] is None and recorded["options"]["minutes"] == 0.05
     result = mainspring.fit("summarize", data, out=out, resume=True)
     assert json.loads((out / "run.json").read_text()) == recorded
-    assert result.steps == recorded["steps"] or result.ended == "minutes"
-    assert result.train_seconds < 4 * 60 * 0.05
+    assert result.ended == "minutes" and 3 <= result.train_seconds < 4 * 60 * 0.05
     rates = [r["learning_rate"] for r in nano.read_jsonl(out / "metrics.jsonl") if "loss" in r]
-    peak = fitting.LearningRate(1e-2, recorded["steps"])
-    assert rates == [pytest.approx(peak.at(step), rel=1e-6) for step in range(len(rates))]
+    # The rate falls to almost nothing when the time is up, however fast the steps were.
+    assert len(rates) == result.steps > 20 and max(rates) > 0.9e-2 > 10 * rates[-1]
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from mainspring.training.optimizer import LearningRate, build_optimizer
 
 SourceOf = Callable[..., BatchSource]
 
-STEADY = LearningRate(1e-3, 1000, 0.0, "constant")
+STEADY = LearningRate(1e-3, 1000, 0.0, "constant").at
 
 
 class Recorder(torch.optim.SGD):
@@ -210,7 +210,7 @@ def test_a_learning_rate_far_too_high_ends_within_a_few_steps(
     bundle = nano.bundle()
     optimizer = build_optimizer(bundle.model, "adamw", weight_decay=0.0)
     steps = train(
-        bundle.model, optimizer, source_of(bundle), LearningRate(rate, 100, 0.0, "constant")
+        bundle.model, optimizer, source_of(bundle), LearningRate(rate, 100, 0.0, "constant").at
     )
     with pytest.raises(Diverged, match=rf"step \d: {problem}.*`\w+.*--learning-rate"):
         list(islice(steps, 9))

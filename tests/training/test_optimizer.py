@@ -70,7 +70,9 @@ def test_each_optimizer_learns(source_of, kind: str) -> None:
     bundle = nano.bundle(dropout=0.0)
     optimizer = build_optimizer(bundle.model, kind, weight_decay=0.0)  # type: ignore[arg-type]
     rate = LearningRate(1e-2, 40, 0.1, "linear")
-    losses = [s.loss for s in islice(train(bundle.model, optimizer, source_of(bundle), rate), 24)]
+    losses = [
+        s.loss for s in islice(train(bundle.model, optimizer, source_of(bundle), rate.at), 24)
+    ]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
 
 

@@ -19,6 +19,7 @@ from mainspring.training.session import (
     Actions,
     Plan,
     Record,
+    expected_steps,
     is_better,
     latest_state,
     metrics_writer,
@@ -126,6 +127,28 @@ def test_the_clock_counts_training_alone() -> None:
     record = diary.run(Plan(steps=100, evaluate_every=3, seconds=10.0), seconds=2.5)
     assert (record.ended, record.step) == ("minutes", 4)
     assert diary.of("evaluate") == [0, 1]  # after step 3, and the last weights after step 4
+
+
+def test_evaluations_are_spread_over_the_minutes() -> None:
+    diary = Diary([9.0 - number for number in range(8)])
+    record = diary.run(Plan(steps=None, evaluate_every=None, seconds=40.0), seconds=0.5)
+    assert (record.ended, record.step) == ("minutes", 80)
+    assert [r["step"] for r in diary.rows if "valid_loss" in r] == list(range(10, 81, 10))
+    # Fewer steps than evaluations: one after each.
+    diary = Diary([9.0 - number for number in range(5)])
+    diary.run(Plan(steps=None, evaluate_every=None, seconds=40.0), seconds=9.0)
+    assert [r["step"] for r in diary.rows if "valid_loss" in r] == [1, 2, 3, 4, 5]
+
+
+def test_the_number_of_steps_follows_the_pace() -> None:
+    plan = Plan(steps=None, evaluate_every=None, seconds=100.0, pace=4.0)
+    assert expected_steps(plan, Record()) == 25
+    # Three steps at 4 s were foreseen, 27 took 1 s each: 1.3 s a step for what is left.
+    assert expected_steps(plan, Record(step=27, train_seconds=27.0)) == 27 + round(73 / 1.3)
+    assert expected_steps(plan, Record(step=99, train_seconds=99.9)) == 100
+    both = replace(plan, steps=60)
+    assert expected_steps(both, Record(step=27, train_seconds=27.0)) == 60
+    assert expected_steps(both, Record()) == 25
 
 
 def test_a_state_is_saved_when_an_evaluation_is_long_in_coming(

@@ -70,16 +70,17 @@ from mainspring.training.preparation import (
 )
 from mainspring.training.rows import EncodedRows, PackedRows
 from mainspring.training.session import (
+    EVALUATIONS,
     Actions,
     Plan,
     Record,
+    expected_steps,
     latest_state,
     metrics_writer,
     run_session,
 )
 from mainspring.weights.files import write_text
 
-EVALUATIONS = 8  # in a run, where the user says nothing
 FINE_TUNE_RATE, LORA_RATE, SCRATCH_RATE = 3e-4, 1e-3, 1e-3
 
 
@@ -227,7 +228,7 @@ class _Run:
             timing = time_steps(model, source)
             if state is None or recorded is None:
                 checkpointing.forget_states(self.out)
-                total = self._steps(source, timing)
+                total = self._steps(source)
                 self._write_run(total, source, prepared.precision)
                 record = Record()
             else:
@@ -235,12 +236,18 @@ class _Run:
                 checkpointing.load_state(state[0], model, optimizer)
                 prepared.refresh()
                 record = Record.restored(state[1])
-            self._show_preflight(source, timing, total, prepared.precision, record)
+            plan = self._plan(total, source, timing)
+            self._show_preflight(source, timing, plan, prepared.precision, record)
+            peak = self._peak_rate()
+
+            def rate(step: int) -> float:
+                return replace(peak, total=expected_steps(plan, record)).at(step)
+
             steps = train(
                 model,
                 optimizer,
                 source,
-                self._rate(total),
+                rate,
                 first=record.step,
                 clip=options["clip"],
                 refresh=prepared.refresh,
@@ -249,15 +256,6 @@ class _Run:
                 evaluate=lambda: self._evaluate(prepared.precision),
                 keep=self._keep,
                 save=lambda r: _save(self.out, r, model, optimizer),
-            )
-            every = options["evaluate_every"] or max(1, -(-total // EVALUATIONS))
-            plan = Plan(
-                steps=total,
-                evaluate_every=every,
-                seconds=None if options["minutes"] is None else 60 * options["minutes"],
-                patience=options["patience"],
-                best=self.task.best,
-                higher_is_better=self.task.higher_is_better,
             )
             with metrics_writer(self.out, record, options["tensorboard"]) as write:
                 record = run_session(steps, plan, record, actions, write)
@@ -298,28 +296,38 @@ class _Run:
             device=next(self.bundle.model.parameters()).device,
         )
 
-    def _rate(self, total: int) -> LearningRate:
+    def _peak_rate(self) -> LearningRate:
         peak = self.options["learning_rate"]
         if peak is None:
             peak = FINE_TUNE_RATE if self.options["model"] else SCRATCH_RATE
             peak = peak if self.lora is None else LORA_RATE
-        return LearningRate(peak, total, self.options["warmup"], self.options["schedule"])
+        return LearningRate(peak, 0, self.options["warmup"], self.options["schedule"])
 
-    def _steps(self, source: BatchSource, timing: Timing) -> int:
-        """How many steps the run has: as many as asked for, and as fit into the minutes."""
-        options = self.options
-        steps = options["steps"]
-        if steps is None:
-            steps = sum(len(source.plan(epoch).batches) for epoch in range(options["epochs"]))
-            if options["minutes"] is not None:
-                plan = source.plan(0)
-                per_step = plan.tokens / len(plan.batches) / timing.tokens_per_second
-                steps = max(1, round(60 * options["minutes"] / per_step))
-        return int(steps)
+    def _steps(self, source: BatchSource) -> int | None:
+        """How many steps were asked for; None where the minutes alone decide."""
+        steps, minutes = self.options["steps"], self.options["minutes"]
+        if steps is None and minutes is None:
+            steps = sum(len(source.plan(epoch).batches) for epoch in range(self.options["epochs"]))
+        return None if steps is None else int(steps)
+
+    def _plan(self, steps: int | None, source: BatchSource, timing: Timing) -> Plan:
+        options, batches = self.options, source.plan(0)
+        every = options["evaluate_every"]
+        if every is None and steps is not None:
+            every = max(1, -(-steps // EVALUATIONS))
+        return Plan(
+            steps=steps,
+            evaluate_every=every,
+            seconds=None if options["minutes"] is None else 60 * options["minutes"],
+            pace=batches.tokens / len(batches.batches) / timing.tokens_per_second,
+            patience=options["patience"],
+            best=self.task.best,
+            higher_is_better=self.task.higher_is_better,
+        )
 
     # -- what is remembered ----------------------------------------------------------------------
 
-    def _write_run(self, total: int, source: BatchSource, precision: str) -> None:
+    def _write_run(self, total: int | None, source: BatchSource, precision: str) -> None:
         record = {
             "command": self.command,
             "options": self.options,
@@ -417,9 +425,9 @@ class _Run:
     # -- what is shown ---------------------------------------------------------------------------
 
     def _show_preflight(
-        self, source: BatchSource, timing: Timing, total: int, precision: str, record: Record
+        self, source: BatchSource, timing: Timing, plan: Plan, precision: str, record: Record
     ) -> None:
-        data, plan = self.data, source.plan(0)
+        data, batches = self.data, source.plan(0)
         _, columns = data.matched[0]
         matched = ", ".join(f"{column} → {name}" for name, column in columns.items())
         counts = " · ".join(f"{name} {count}" for name, count in data.splits.counts().items())
@@ -432,13 +440,13 @@ class _Run:
         if data.mended:
             lines.append(("put right", f"{data.mended} → {SKIPPED_FILE}"))
         lines += self._length_lines()
-        first, packed = plan.batches[0][0], ""
+        first, packed = batches.batches[0][0], ""
         if isinstance(source.rows, PackedRows):
             packed = f", {len(self.rows)} examples in {len(source.rows)} rows"
             first = source.rows.packs[first][0]
         picture = self.formulation.picture(self.rows[first], self.tokenizer, self.setup)
-        per_step = plan.tokens / len(plan.batches)
-        left = (total - record.step) * per_step / timing.tokens_per_second
+        steps_left = expected_steps(plan, record) - record.step
+        left = steps_left * plan.pace
         memory, bytes_all = self._memory(timing), memory_bytes()
         of = f" of {bytes_all / 1e9:.1f}" if bytes_all else ""
         lines += [
@@ -446,14 +454,15 @@ class _Run:
             ("loss on", picture),
             (
                 "batches",
-                f"{self.options['batch_tokens']} tokens each, padding {plan.padding:.1%}{packed}",
+                f"{self.options['batch_tokens']} tokens each, "
+                f"padding {batches.padding:.1%}{packed}",
             ),
             ("precision", f"{precision} arithmetic, float32 weights"),
             *([] if self.lora is None else [("adapter", describe(self.lora))]),
             ("memory", f"peak about {memory / 1e9:.1f}{of} GB"),
             (
                 "time",
-                f"about {duration(left)} for {total - record.step} steps, evaluation apart "
+                f"about {duration(left)} for {steps_left} steps, evaluation apart "
                 f"({timing.tokens_per_second:,.0f} tokens/s on 3 timed steps)",
             ),
         ]

@@ -31,7 +31,7 @@ from mainspring.training.health import (
     largest_gradient,
     largest_weight,
 )
-from mainspring.training.optimizer import LearningRate, clip_gradients
+from mainspring.training.optimizer import clip_gradients
 from mainspring.training.rows import EncodedRows, PackedRows
 
 
@@ -100,7 +100,7 @@ def train(
     model: Transformer,
     optimizer: torch.optim.Optimizer,
     source: BatchSource,
-    learning_rate: LearningRate,
+    learning_rate: Callable[[int], float],
     *,
     first: int = 0,
     clip: float = 1.0,
@@ -108,6 +108,7 @@ def train(
 ) -> Iterator[Step]:
     """Trains for ever, from step `first` on: whoever consumes the steps decides when to stop.
 
+    `learning_rate(step)`, asked right before each update, is that of a step counted from 0.
     `refresh` is called after every change of the weights (a model prepared for bf16 keeps copies).
     Raises `Diverged`, with the name of the layer, on a NaN, an infinity or an exploding loss.
     """
@@ -139,7 +140,7 @@ def train(
                 f"`{largest_weight(model)}`. Try a smaller --learning-rate"
             )
         watch.check(loss, step + 1, model)
-        rate = learning_rate.at(step)
+        rate = learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()

@@ -21,21 +21,26 @@ from mainspring.training.signals import Interrupted, StopRequest, stop_requests
 from mainspring.weights.files import write_text
 
 METRICS_FILE, BOARD_FOLDER = "metrics.jsonl", "tensorboard"
+EVALUATIONS = 8  # in a run, where the user says nothing
+FORESEEN = 3  # how many measured steps the pace that was expected counts for
 
 
 @dataclass(frozen=True)
 class Plan:
     """When a session evaluates, saves and ends.
 
-    `evaluate_every` is in steps; a state is saved after each evaluation, and when `save_seconds`
-    have passed without one. `seconds` bounds the training time, evaluation and saving left out;
-    `patience` is how many evaluations without a better score end the run.
+    `steps` and `seconds` bound the run, either or both; `seconds` are of training, evaluation and
+    saving left out, and `pace` is what a step is expected to take at first. `evaluate_every` is in
+    steps, None where `EVALUATIONS` are spread over the `seconds`; a state is saved after each
+    evaluation, and when `save_seconds` have passed without one. `patience` is how many evaluations
+    without a better score end the run.
     """
 
-    steps: int
-    evaluate_every: int
+    steps: int | None
+    evaluate_every: int | None
     save_seconds: float = 600.0
     seconds: float | None = None
+    pace: float = 1.0
     patience: int | None = None
     best: str = "loss"
     higher_is_better: bool = False
@@ -45,11 +50,13 @@ class Plan:
 class Record:
     """What a session remembers from step to step, and what is saved as `state.json`.
 
-    `evaluated` is the last step whose weights were evaluated.
+    `evaluated` is the last step whose weights were evaluated, `evaluated_seconds` when that was in
+    seconds of training.
     """
 
     step: int = 0
     evaluated: int = 0
+    evaluated_seconds: float = 0.0
     tokens: int = 0
     train_seconds: float = 0.0
     loss: float | None = None
@@ -160,14 +167,24 @@ def run_session(
             record.train_seconds += step.seconds
             write(_step_row(step))
             _show(step, plan, record)
-    if record.step < plan.steps:
+    if record.step < expected_steps(plan, record):
         emit(Progress("training", record.step, record.step, "steps", {"ended": record.ended}))
     return record
 
 
+def expected_steps(plan: Plan, record: Record) -> int:
+    """How many steps the run will have come to in the end, at the pace it had so far."""
+    bounds = [] if plan.steps is None else [plan.steps]
+    if plan.seconds is not None:
+        spent = FORESEEN * plan.pace + record.train_seconds
+        left = plan.seconds - record.train_seconds
+        bounds.append(record.step + max(1, round(left / spent * (FORESEEN + record.step))))
+    return min(bounds)
+
+
 def _over(plan: Plan, record: Record) -> str:
     """Why there are no more steps to take, or ""."""
-    if record.step >= plan.steps:
+    if plan.steps is not None and record.step >= plan.steps:
         return "steps"
     if plan.seconds is not None and record.train_seconds >= plan.seconds:
         return "minutes"
@@ -175,8 +192,13 @@ def _over(plan: Plan, record: Record) -> str:
 
 
 def _evaluation_is_due(plan: Plan, record: Record) -> bool:
-    due = record.step % plan.evaluate_every == 0 or bool(_over(plan, record))
-    return due and record.step > record.evaluated
+    if plan.evaluate_every is not None:
+        due = record.step % plan.evaluate_every == 0
+    else:
+        assert plan.seconds is not None
+        every = plan.seconds / EVALUATIONS
+        due = record.train_seconds // every > record.evaluated_seconds // every
+    return record.step > record.evaluated and (due or bool(_over(plan, record)))
 
 
 def _ended(plan: Plan, record: Record) -> str:
@@ -210,7 +232,7 @@ def _show(step: Step, plan: Plan, record: Record) -> None:
         "lr": f"{step.learning_rate:.1e}",
         "tokens/s": f"{rate:,.0f}",
     }
-    emit(Progress("training", step.number, plan.steps, "steps", details))
+    emit(Progress("training", step.number, expected_steps(plan, record), "steps", details))
 
 
 def _evaluate(
@@ -231,7 +253,7 @@ def _evaluate(
             "broke the weights; try a smaller --learning-rate or --precision float32"
         )
     write({"step": record.step, **{f"valid_{n}": _rounded(v) for n, v in scores.items()}})
-    record.evaluated = record.step
+    record.evaluated, record.evaluated_seconds = record.step, record.train_seconds
     better = is_better(plan, scores, record.best_scores)
     shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
     note(f"step {record.step}: {shown}{'  (best so far)' if better else ''}")

@@ -124,7 +124,8 @@ def fit(
     steps
         Optimizer steps, instead of epochs.
     minutes
-        Training time to fit into; evaluation and saving are not counted.
+        Training time, instead of epochs: the learning rate falls by the clock, so that it is down
+        when the time is up. Evaluation and saving are not counted.
     batch_tokens
         Source and target tokens of one step, padding included.
     accumulate
