@@ -102,7 +102,13 @@ def _contestants(context: Context, folder: Path) -> list[Contestant]:
 
 
 def _jobs(context: Context, folder: Path) -> dict[int, Job]:
-    """By the number of rows: stretches of real text, all of one length."""
+    """By the number of rows."""
+    rows = prompts(context, folder, max(ROWS))
+    return {count: Job(rows[:count], context.scale.chat_tokens, forced=True) for count in ROWS}
+
+
+def prompts(context: Context, folder: Path, count: int) -> tuple[tuple[int, ...], ...]:
+    """Stretches of real text, all of one length, by the tokenizer of the model in `folder`."""
     from mainspring.checkpoints.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.open(folder)
@@ -110,10 +116,7 @@ def _jobs(context: Context, folder: Path) -> dict[int, Job]:
     texts = material.corpus(context)
     ends = {tokenizer.eos_id, tokenizer.bos_id}
     flow = [i for text, _ in texts.test[:64] for i in tokenizer.encode(text) if i not in ends]
-    rows = [tuple(flow[at : at + PROMPT]) for at in range(0, max(ROWS) * PROMPT, PROMPT)]
-    return {
-        count: Job(tuple(rows[:count]), context.scale.chat_tokens, forced=True) for count in ROWS
-    }
+    return tuple(tuple(flow[at : at + PROMPT]) for at in range(0, count * PROMPT, PROMPT))
 
 
 def _checks(
@@ -127,7 +130,7 @@ def _checks(
     ]
     base = made[8, f"{OURS} bfloat16"][0].rows
     alike = {
-        name: sum(_common(a, b) for a, b in zip(base, made[8, name][0].rows, strict=True)) / 8
+        name: sum(in_common(a, b) for a, b in zip(base, made[8, name][0].rows, strict=True)) / 8
         for name in names
     }
     return (
@@ -140,7 +143,7 @@ def _checks(
     )
 
 
-def _common(a: list[int], b: list[int]) -> int:
+def in_common(a: list[int], b: list[int]) -> int:
     """How many tokens two rows have in common before they part."""
     pairs = zip(a, b, strict=False)
     return next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))

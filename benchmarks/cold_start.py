@@ -82,7 +82,9 @@ def _launch(command: list[str]) -> dict[str, Any]:
 
 def _first_steps(context: Context) -> dict[str, list[tuple[float, int]]]:
     """(seconds until the first steps are done, peak bytes) of training processes, by name."""
-    contestants, _ = training_speed.prepared(context)
+    contestants, _ = training_speed.prepared(
+        context, context.scale.speed_size, context.scale.speed_tokens
+    )
     contestants = [c for c in contestants if c.name != training_speed.BEST[1]]
     found: dict[str, list[tuple[float, int]]] = {}
     for number in range(max(1, context.scale.cold_rounds // 2)):

@@ -10,7 +10,8 @@ from benchmarks.measure import Spread
 
 @dataclass(frozen=True)
 class Scale:
-    """How much work a run does. Steps are optimizer steps, tokens those of a step."""
+    """How much work a run does. Steps are optimizer steps, tokens those of a step; `gpu_static`
+    names the jobs for which transformers may try its static cache on a card."""
 
     name: str
     curve_size: str
@@ -32,6 +33,13 @@ class Scale:
     chat_tokens: int
     product_rounds: int
     cold_rounds: int
+    gpu_sizes: tuple[str, ...]
+    gpu_tokens: int
+    gpu_steps: int
+    gpu_rounds: int
+    gpu_teaching_steps: int
+    gpu_new_tokens: int
+    gpu_static: tuple[str, ...]
 
 
 FULL = Scale(
@@ -55,6 +63,13 @@ FULL = Scale(
     chat_tokens=96,
     product_rounds=7,
     cold_rounds=5,
+    gpu_sizes=("t5-small", "t5-base"),
+    gpu_tokens=32_768,
+    gpu_steps=20,
+    gpu_rounds=3,
+    gpu_teaching_steps=200,
+    gpu_new_tokens=128,
+    gpu_static=("1 row", "32 rows"),
 )
 QUICK = Scale(
     name="quick",
@@ -77,6 +92,13 @@ QUICK = Scale(
     chat_tokens=24,
     product_rounds=3,
     cold_rounds=2,
+    gpu_sizes=("t5-small",),
+    gpu_tokens=32_768,
+    gpu_steps=8,
+    gpu_rounds=2,
+    gpu_teaching_steps=60,
+    gpu_new_tokens=64,
+    gpu_static=("1 row",),
 )
 
 

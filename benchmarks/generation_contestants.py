@@ -1,14 +1,14 @@
 """Who generates: Mainspring, transformers and CTranslate2, each from the same saved folder.
 
-Each answers a `Job` with what it wrote and how long that took.
+Each answers a `Job` with what it wrote and how long that took, and `Peak` with its memory.
 """
 
 import math
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.card import Peak, clock, peak_of
 from benchmarks.turns import Turns
 
 TRIAL_TOKENS = 8
@@ -16,12 +16,14 @@ TRIAL_TOKENS = 8
 
 @dataclass(frozen=True)
 class GenerationSetup:
-    """A model folder and the arithmetic; CTranslate2 writes its own form of it into `converted`."""
+    """A model folder and the arithmetic; CTranslate2 writes its own form of it into `converted`.
+    `device` is that of torch."""
 
     folder: Path
     precision: Literal["float32", "bfloat16", "int8"]
     threads: int
     converted: Path | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,15 @@ class Job:
     """A request: continue or answer these rows of ids (without padding) in one batch.
 
     `forced` makes exactly `new_tokens` for every row, so that all contestants do the same work;
-    otherwise rows end where the model ends them, at the latest there. One beam is greedy.
+    otherwise rows end where the model ends them, at the latest there. One beam is greedy. `static`
+    is whether transformers may try its static cache, for which it compiles on a card.
     """
 
     rows: tuple[tuple[int, ...], ...]
     new_tokens: int
     beams: int = 1
     forced: bool = False
+    static: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,19 +90,24 @@ def mainspring(setup: GenerationSetup, turns: Turns) -> None:
     from mainspring.generation.search import generate
 
     bundle = load(setup.folder)
-    prepared = prepare(bundle.model, setup.precision)
+    prepared = prepare(bundle.model.to(setup.device), setup.precision)
     eos, pad = bundle.generation["eos_token_id"], bundle.generation["pad_token_id"]
     left = bundle.spec.encoder is None
     turns.answer(prepared.describe())
     for job in turns:
+        if isinstance(job, Peak):
+            turns.answer(peak_of(setup.device))
+            continue
         ids, mask = _padded(job.rows, pad, left=left)
+        keep = None if bool(mask.all()) else mask.to(setup.device)
+        ids = ids.to(setup.device)
         given = {"max_new_tokens": job.new_tokens, "num_beams": job.beams}
         if job.forced:
             given["min_new_tokens"] = job.new_tokens
         options = GenerationOptions.merge(bundle.generation, **given)
-        started = time.perf_counter()
-        made = generate(bundle.model, ids, None if bool(mask.all()) else mask, options)
-        seconds = time.perf_counter() - started
+        started = clock(setup.device)
+        made = generate(bundle.model, ids, keep, options)
+        seconds = clock(setup.device) - started
         rows = [made.new_ids(row) for row in range(len(job.rows))]
         turns.answer(_made(seconds, rows, eos))
 
@@ -116,14 +125,15 @@ def transformers(setup: GenerationSetup, turns: Turns) -> None:
     config = peer.AutoConfig.from_pretrained(setup.folder)
     kind = peer.AutoModelForSeq2SeqLM if config.is_encoder_decoder else peer.AutoModelForCausalLM
     model = kind.from_pretrained(setup.folder, dtype=getattr(torch, setup.precision)).eval()
+    model.to(setup.device)
     eos, pad = model.generation_config.eos_token_id, model.generation_config.pad_token_id
     left = not config.is_encoder_decoder
     best: dict[tuple[int, int], tuple[str, str | None]] = {}
 
     def make(job: Job, attention: str, cache: str | None) -> tuple[float, Any]:
-        ids, mask = _padded(job.rows, pad, left=left)
+        ids, mask = (t.to(setup.device) for t in _padded(job.rows, pad, left=left))
         model.set_attn_implementation(attention)
-        started = time.perf_counter()
+        started = clock(setup.device)
         made = model.generate(
             ids,
             attention_mask=mask,
@@ -133,29 +143,39 @@ def transformers(setup: GenerationSetup, turns: Turns) -> None:
             do_sample=False,
             cache_implementation=cache,
         )
-        seconds = time.perf_counter() - started
+        seconds = clock(setup.device) - started
         return seconds, made[:, ids.shape[1] if left else 1 :]
 
     def settings(job: Job) -> tuple[str, str | None]:
         key = len(job.rows), job.beams
         if key not in best:
-            trial = Job(job.rows, TRIAL_TOKENS, job.beams, forced=True)
+            trial = replace(job, new_tokens=TRIAL_TOKENS, forced=True)
 
-            def seconds(attention: str, cache: str | None) -> float:
+            def seconds(trial: Job, attention: str, cache: str | None) -> float:
                 """Infinite where a setting does not work at all."""
                 try:
+                    if setup.device != "cpu":
+                        make(trial, attention, cache)  # a compilation does not count
                     return make(trial, attention, cache)[0]
-                except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+                except Exception:  # noqa: BLE001  (a compiler may raise whatever it likes)
                     return math.inf
 
             make(trial, "eager", None)  # warms up
-            attention = min(("sdpa", "eager"), key=lambda name: seconds(name, None))
-            cache = min((None, "static"), key=lambda name: seconds(attention, name))
+            attention = min(("sdpa", "eager"), key=lambda name: seconds(trial, name, None))
+            cache = None
+            if job.static:
+                # What is compiled is for one length of the cache: there the whole job is tried.
+                whole = trial if setup.device == "cpu" else job
+                caches = (None, "static")
+                cache = min(caches, key=lambda name: seconds(whole, attention, name))
             best[key] = attention, cache
         return best[key]
 
     turns.answer(f"{model.dtype}")
     for job in turns:
+        if isinstance(job, Peak):
+            turns.answer(peak_of(setup.device))
+            continue
         attention, cache = settings(job)
         seconds, made = make(job, attention, cache)
         how = f"attention {attention}, {cache or 'dynamic'} cache"
@@ -179,15 +199,18 @@ def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
     eos = tokenizer.eos_id
     translator = peer.Translator(
         str(setup.converted),
-        device="cpu",
+        device=setup.device,
         compute_type=setup.precision,
         intra_threads=setup.threads,
         inter_threads=1,
     )
     turns.answer(f"{translator.compute_type}, {peer.__version__}")
     for job in turns:
+        if isinstance(job, Peak):
+            turns.answer(peak_of("cpu"))  # torch does not see what it holds on a card
+            continue
         rows = [tokenizer.tokens(row) for row in job.rows]
-        started = time.perf_counter()
+        started = clock("cpu")
         made = translator.translate_batch(
             rows,
             beam_size=job.beams,
@@ -196,7 +219,7 @@ def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
             min_decoding_length=job.new_tokens if job.forced else 0,
             return_end_token=True,
         )
-        seconds = time.perf_counter() - started
+        seconds = clock("cpu") - started
         ids = [[_id(tokenizer, token) for token in answer.hypotheses[0]] for answer in made]
         turns.answer(_made(seconds, ids, eos))
 

@@ -160,9 +160,9 @@ def _fast_bfloat16() -> bool:
 def _jobs(context: Context, texts: material.Corpus, tokenizer: "Tokenizer") -> dict[str, Job]:
     """By name: sources x shapes x how rows end."""
     longer = material.corpus(context, material.LONG)
-    real = [ids[: LONGEST - 1] for ids in _ids(longer.test[:64], tokenizer)]
-    short = _ids(texts.test[:64], tokenizer)
-    flow = [i for ids in _ids(texts.test, tokenizer) for i in ids]
+    real = [ids[: LONGEST - 1] for ids in source_ids(longer.test[:64], tokenizer)]
+    short = source_ids(texts.test[:64], tokenizer)
+    flow = [i for ids in source_ids(texts.test, tokenizer) for i in ids]
     fixed = [flow[at : at + FIXED - 1] for at in range(0, 32 * (FIXED - 1), FIXED - 1)]
     sources = {
         "real": (real, context.scale.new_tokens, True),
@@ -180,7 +180,7 @@ def _jobs(context: Context, texts: material.Corpus, tokenizer: "Tokenizer") -> d
     }
 
 
-def _ids(pairs: list[material.Pair], tokenizer: "Tokenizer") -> list[list[int]]:
+def source_ids(pairs: list[material.Pair], tokenizer: "Tokenizer") -> list[list[int]]:
     """Token ids of the sources, without the end token."""
     return [ids[:-1] for ids in tokenizer.encode_many([text for text, _ in pairs])]
 
@@ -191,7 +191,7 @@ def _answers(
     """Greedy answers in the order of the rows; rows of like length share a batch."""
     eos = tokenizer.eos_id
     assert eos is not None
-    rows = [(*ids[: LONGEST - 1], eos) for ids in _ids(tested, tokenizer)]
+    rows = [(*ids[: LONGEST - 1], eos) for ids in source_ids(tested, tokenizer)]
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     found: dict[int, list[int]] = {}
     for at in range(0, len(order), 25):
@@ -355,7 +355,7 @@ def _largest_gap(
     for row in differing:
         a, b = [*ours[row], eos], [*theirs[row], eos]
         at = next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-        source = [*_ids([tested[row]], tokenizer)[0][: LONGEST - 1], eos]
+        source = [*source_ids([tested[row]], tokenizer)[0][: LONGEST - 1], eos]
         start = bundle.generation["decoder_start_token_id"]
         with torch.inference_mode():
             logits = bundle.model(

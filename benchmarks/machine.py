@@ -39,7 +39,7 @@ def run(context: Context) -> Result:
     shapes = [request for asked in training.values() for request in asked]
     requests: list[Request] = [*shapes, *decoding, *reads]
     found: dict[Request, list] = {request: [] for request in requests}
-    with playing([Contestant("products", play, None)]) as team:
+    with playing([Contestant("products", play, "cpu")]) as team:
         for number in range(context.scale.product_rounds):
             context.say(f"products and reads, round {number + 1}")
             for request in requests if number % 2 == 0 else reversed(requests):

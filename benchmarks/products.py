@@ -4,12 +4,12 @@ but the packed operators that inference uses.
 Answers `TrainingProducts`, `DecodingProducts` and `Read`.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmarks.arithmetic import Product
+from benchmarks.card import clock
 from benchmarks.turns import Turns
 
 Kind = Literal["float32", "bfloat16", "packed bfloat16"]
@@ -50,8 +50,8 @@ class Read:
     bytes: int
 
 
-def play(setup: None, turns: Turns) -> None:
-    """The contestant."""
+def play(device: str, turns: Turns) -> None:
+    """The contestant. Packed operators are the CPU's alone."""
     import torch
 
     held: dict[Any, Any] = {}
@@ -60,46 +60,51 @@ def play(setup: None, turns: Turns) -> None:
         for request in turns:
             match request:
                 case TrainingProducts(products, kind):
-                    turns.answer(_training(products, getattr(torch, kind)))
+                    turns.answer(_training(products, getattr(torch, kind), device))
                 case DecodingProducts():
                     if request not in held:
                         held.clear()
-                        held[request] = _decoding(request)
-                    turns.answer(_timed(held[request]))
+                        held[request] = _decoding(request, device)
+                    turns.answer(_timed(held[request], device))
                 case Read(size):
                     if request not in held:
                         held.clear()
-                        held[request] = torch.zeros(size // 4)
-                    turns.answer(size / _timed(held[request].sum))
+                        held[request] = torch.zeros(size // 4, device=device)
+                    turns.answer(size / _timed(held[request].sum, device))
 
 
-def _timed(work: Callable[[], object]) -> float:
-    """Seconds of one call, from as many as last `ENOUGH`, after one to warm up."""
+def _timed(work: Callable[[], object], device: str) -> float:
+    """Seconds of one call, from as many as last `ENOUGH`, after one to warm up.
+
+    The clock waits for the device: it is read after one call, two, four ..., so that small
+    products follow each other closely on a card.
+    """
     work()
-    calls, started = 0, time.perf_counter()
-    while (seconds := time.perf_counter() - started) < ENOUGH:
-        work()
-        calls += 1
+    calls, more, started = 0, 1, clock(device)
+    while (seconds := clock(device) - started) < ENOUGH:
+        for _ in range(more):
+            work()
+        calls, more = calls + more, 1 if device == "cpu" else 2 * more
     return seconds / calls
 
 
-def _training(products: tuple[Product, ...], dtype: Any) -> Rates:
+def _training(products: tuple[Product, ...], dtype: Any, device: str) -> Rates:
     import torch
 
     seconds, flops = [0.0, 0.0, 0.0], 0
     for product in products:
-        x = torch.randn(product.rows, product.inside).to(dtype)
-        weight = torch.randn(product.outside, product.inside).to(dtype)
-        dy = torch.randn(product.rows, product.outside).to(dtype)
+        x = torch.randn(product.rows, product.inside, device=device).to(dtype)
+        weight = torch.randn(product.outside, product.inside, device=device).to(dtype)
+        dy = torch.randn(product.rows, product.outside, device=device).to(dtype)
         works = (lambda: x @ weight.t(), lambda: dy @ weight, lambda: dy.t() @ x)  # noqa: B023
         for part, work in enumerate(works):
-            seconds[part] += product.count * _timed(work)
+            seconds[part] += product.count * _timed(work, device)
         flops += product.flops
     forward, input_gradient, weight_gradient = (flops / s for s in seconds)
     return Rates(forward, input_gradient, weight_gradient, 3 * flops / sum(seconds))
 
 
-def _decoding(request: DecodingProducts) -> Callable[[], object]:
+def _decoding(request: DecodingProducts, device: str) -> Callable[[], object]:
     """One pass through all the weights."""
     import torch
     import torch.nn.functional as F
@@ -107,8 +112,12 @@ def _decoding(request: DecodingProducts) -> Callable[[], object]:
     from mainspring.compute import packed
 
     dtype = torch.float32 if request.kind == "float32" else torch.bfloat16
-    weights = [torch.randn(outside, inside).to(dtype) for inside, outside in request.weights]
-    inputs = {inside: torch.randn(request.rows, inside).to(dtype) for inside, _ in request.weights}
+
+    def drawn(rows: int, inside: int) -> torch.Tensor:
+        return torch.randn(rows, inside, device=device).to(dtype)
+
+    weights = [drawn(outside, inside) for inside, outside in request.weights]
+    inputs = {inside: drawn(request.rows, inside) for inside, _ in request.weights}
     pairs = [(inputs[inside], w) for (inside, _), w in zip(request.weights, weights, strict=True)]
     if request.kind != "packed bfloat16":
         return lambda: [F.linear(x, w) for x, w in pairs]

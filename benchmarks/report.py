@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def machine() -> dict[str, str]:
     from mainspring.compute.hardware import detect
 
     found = detect()
+    cards = {"gpu": ", ".join(found.gpus)} if found.gpus else {}
     return {
         "cpu": found.cpu,
         "instructions": ", ".join(found.instructions),
@@ -61,6 +63,7 @@ def machine() -> dict[str, str]:
         "memory": f"{found.memory / 1e9:.0f} GB",
         "system": platform.system(),
         "python": sys.version.split()[0],
+        **cards,
     }
 
 
@@ -72,6 +75,8 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    if shutil.which("git") is None:
+        return found
     asked = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,
@@ -191,10 +196,20 @@ def document(records: list[Record], picture: str) -> str:
         ),
     ]
     for made in records:
-        body += ["", f"## {made.title}", "", *lines(made), ""]
+        body += ["", f"## {made.title}", "", *_elsewhere(made, first), *lines(made), ""]
         body.append(
             f"`python -m benchmarks --only {made.entry}"
             f"{' --quick' if made.scale == 'quick' else ''}`: {made.seconds:,.0f} s on "
             f"{made.when}, commit {made.versions.get('commit', 'unknown')}."
         )
     return "\n".join(body) + "\n"
+
+
+def _elsewhere(made: Record, first: Record) -> Iterator[str]:
+    """What the record was measured on, where that is not the machine of the page."""
+    if made.machine == first.machine:
+        return
+    software = {name: value for name, value in made.versions.items() if name != "commit"}
+    about = made.machine | {"threads": str(made.threads), "data": made.data} | software
+    yield "Measured on another machine: " + "; ".join(f"{k} {v}" for k, v in about.items()) + "."
+    yield ""

@@ -1,11 +1,11 @@
 """Who trains: Mainspring as `fit` does it, transformers' Trainer, and a plain loop around
 transformers' model for the comparison step by step.
 
-Each answers `Steps` with what it did and how long it took, and `Save` by writing its model.
+Each answers `Steps` with what it did and how long it took, `Peak` with its memory; the loops of
+our own answer `Save` by writing their model.
 """
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.card import Peak, clock, peak_of
 from benchmarks.turns import Turns
 from mainspring.data.batches import BatchPlan, plan_batches
 from mainspring.training.optimizer import LearningRate
@@ -25,7 +26,8 @@ SUPPLY = 2000  # batches laid out for a Trainer beforehand: more than any run ta
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """The same for all contestants of a comparison but for `precision` and the last two.
+    """The same for all contestants of a comparison but for `precision`, `batch_tokens` and
+    `attention`; `device` is that of torch.
 
     `warmup` counts steps, after it the rate stays (`total` 0) or falls linearly to zero at `total`.
     `attention` names transformers' implementation, None its default. With `batch_tokens` None the
@@ -41,6 +43,7 @@ class TrainingSetup:
     total: int = 0
     seed: int = 17
     attention: str | None = None
+    device: str = "cpu"
 
     def plan(self, epoch: int) -> BatchPlan:
         """The batches of one epoch."""
@@ -105,6 +108,8 @@ def _lengths(setup: TrainingSetup, batches: list[tuple[int, ...]]) -> list[tuple
 
 def mainspring(setup: TrainingSetup, turns: Turns) -> None:
     """The pieces that `fit` is made of, in its order."""
+    import torch
+
     from mainspring.checkpoints.bundle import load
     from mainspring.compute.training import prepare_for_training
     from mainspring.formulations import special_ids
@@ -116,7 +121,9 @@ def mainspring(setup: TrainingSetup, turns: Turns) -> None:
     assert bundle.tokenizer is not None
     ids = special_ids(bundle.tokenizer, bundle.config)
     plan = lru_cache(maxsize=2)(setup.plan)
-    source = BatchSource(setup.rows, FORMULATION, ids, plan, setup.seed)
+    device = torch.device(setup.device)
+    bundle.model.to(device)
+    source = BatchSource(setup.rows, FORMULATION, ids, plan, setup.seed, device=device)
     optimizer = build_optimizer(bundle.model, "adamw", weight_decay=DECAY)
     prepared = prepare_for_training(bundle.model, setup.precision)
     steps = train(
@@ -127,14 +134,16 @@ def mainspring(setup: TrainingSetup, turns: Turns) -> None:
     for request in turns:
         match request:
             case Steps(count):
-                started = time.perf_counter()
+                started = clock(setup.device)
                 done = list(islice(steps, count))
-                seconds = time.perf_counter() - started
+                seconds = clock(setup.device) - started
                 lengths = _lengths(setup, list(islice(batches, count)))
                 turns.answer(Trained(seconds, [step.loss for step in done], lengths))
             case Save(folder):
                 bundle.save(folder)
                 turns.answer(folder)
+            case Peak():
+                turns.answer(peak_of(setup.device))
 
 
 # -- transformers ----------------------------------------------------------------------------------
@@ -189,11 +198,12 @@ def trainer(setup: TrainingSetup, turns: Turns) -> None:
         left, started = 0, 0.0
 
         def wait(self, control: Any) -> None:
-            request = turns.take()
+            while isinstance(request := turns.take(), Peak):
+                turns.answer(peak_of(setup.device))
             if request is None:
                 control.should_training_stop = True
                 return
-            self.left, self.started = request.count, time.perf_counter()
+            self.left, self.started = request.count, clock(setup.device)
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             turns.answer(
@@ -207,8 +217,8 @@ def trainer(setup: TrainingSetup, turns: Turns) -> None:
             self.left -= 1
             if self.left:
                 return
-            found = torch.stack(losses).tolist()  # waits for the work to end
-            seconds = time.perf_counter() - self.started
+            found = torch.stack(losses).tolist()
+            seconds = clock(setup.device) - self.started
             pairs = [pair for s, t in lengths for pair in zip(s.tolist(), t.tolist(), strict=True)]
             losses.clear()
             lengths.clear()
@@ -220,7 +230,7 @@ def trainer(setup: TrainingSetup, turns: Turns) -> None:
         arguments = transformers.Seq2SeqTrainingArguments(
             output_dir=scratch,
             bf16=setup.precision == "bfloat16",
-            use_cpu=True,
+            use_cpu=setup.device == "cpu",
             learning_rate=setup.rate,
             lr_scheduler_type="constant",
             weight_decay=DECAY,
@@ -267,7 +277,7 @@ def plain_loop(setup: TrainingSetup, turns: Turns) -> None:
     from mainspring.formulations import special_ids
     from mainspring.formulations.sequence_to_sequence import FORMULATION
 
-    model = _transformers_model(setup).train()
+    model = _transformers_model(setup).to(setup.device).train()
     tokenizer = Tokenizer.open(setup.folder)
     assert tokenizer is not None
     ids = special_ids(tokenizer, model.config.to_dict())
@@ -287,7 +297,8 @@ def plain_loop(setup: TrainingSetup, turns: Turns) -> None:
 
     def step(rows: tuple[int, ...]) -> float:
         batch = FORMULATION.collate([setup.rows[row] for row in rows], ids, 0, 16)
-        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        batch = batch.to(torch.device(setup.device))
+        with torch.autocast(setup.device, torch.bfloat16, enabled=narrow):
             loss = model(
                 input_ids=batch.source_BS,
                 attention_mask=None if batch.keep_BS is None else batch.keep_BS.long(),
@@ -309,16 +320,18 @@ def plain_loop(setup: TrainingSetup, turns: Turns) -> None:
             case Steps(count):
                 chosen = list(islice(batches, count))
                 losses = []
-                started = time.perf_counter()
+                started = clock(setup.device)
                 for rows in chosen:
                     losses.append(step(rows))
                     number += 1
-                seconds = time.perf_counter() - started
+                seconds = clock(setup.device) - started
                 turns.answer(Trained(seconds, losses, _lengths(setup, chosen)))
             case Save(folder):
                 model.save_pretrained(folder)
                 tokenizer.save(folder)
                 turns.answer(folder)
+            case Peak():
+                turns.answer(peak_of(setup.device))
 
 
 def falls(losses: list[float]) -> bool:

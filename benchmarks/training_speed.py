@@ -28,15 +28,15 @@ PEER = ("transformers", "accelerate")
 def run(context: Context) -> Result:
     """Blocks of steps, interleaved; the first block of each warms up."""
     scale = context.scale
-    contestants, spec = prepared(context)
+    contestants, spec = prepared(context, scale.speed_size, scale.speed_tokens)
     done: dict[str, list[Trained]] = {}
     rates: list[float] = []
-    with playing([*contestants, Contestant(PRODUCTS, play, None)]) as team:
+    with playing([*contestants, Contestant(PRODUCTS, play, "cpu")]) as team:
         for number in range(scale.speed_rounds + 1):
             context.say(f"round {number} of {scale.speed_rounds}" if number else "warming up")
             for name in turn_order([n for n in team.names if n != PRODUCTS], number):
                 done.setdefault(name, []).append(team.ask(name, Steps(scale.speed_steps)))
-            rates.append(_product_rate(team, _mean_products(spec, done[OURS][-1])))
+            rates.append(product_rate(team, mean_products(spec, done[OURS][-1])))
         how, skipped = dict(team.descriptions), dict(team.skipped)
     peaks = team.peaks
     counted = {name: blocks[1:] for name, blocks in done.items()}
@@ -71,18 +71,21 @@ def run(context: Context) -> Result:
     )
 
 
-def prepared(context: Context) -> tuple[list[Contestant], Model]:
-    """Those who train, from the same fresh T5-small, and its spec."""
-    tokens = context.scale.speed_tokens
+def prepared(
+    context: Context, size: str, tokens: int, device: str = "cpu"
+) -> tuple[list[Contestant], Model]:
+    """Those who train, from the same fresh T5 of a size, and its spec. `tokens` are those of a
+    step of our batches."""
     texts = material.corpus(context)
     tokenizer = material.tokenizer(context, texts)
-    size = context.scale.speed_size
     bundle = material.new_model(size, tokenizer, rows=VOCABULARY)
     folder = material.saved(context, f"training-{size}", bundle)
     rows = material.encode(texts.train, tokenizer, SOURCE, TARGET)
 
     def setup(batch_tokens: int | None, attention: str | None = None) -> TrainingSetup:
-        return TrainingSetup(folder, rows, "bfloat16", batch_tokens, attention=attention)
+        return TrainingSetup(
+            folder, rows, "bfloat16", batch_tokens, attention=attention, device=device
+        )
 
     contestants = [
         Contestant(OURS, mainspring, setup(tokens)),
@@ -92,14 +95,14 @@ def prepared(context: Context) -> tuple[list[Contestant], Model]:
     return contestants, bundle.spec
 
 
-def _mean_products(spec: Model, block: Trained) -> tuple[Product, ...]:
+def mean_products(spec: Model, block: Trained) -> tuple[Product, ...]:
     """The products of a step of the block, on average."""
     source, target = (sum(side) for side in zip(*block.lengths, strict=True))
     steps = len(block.losses)
     return tuple(weight_products(spec, source // steps, target // steps))
 
 
-def _product_rate(team: Team, products: tuple[Product, ...]) -> float:
+def product_rate(team: Team, products: tuple[Product, ...]) -> float:
     rates: Rates = team.ask(PRODUCTS, TrainingProducts(products, "bfloat16"))
     return rates.together
 
