@@ -100,7 +100,11 @@ ORACLES = ("families", "generation", "compute")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of these folders are marked `oracle`: `make check` leaves them to `make test`."""
+    """Tests of these folders are marked `oracle`: `make check` leaves them to `make test`. Those
+    marked `gpu` skip where torch finds none."""
+    skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
     for item in items:
         if item.path.parent.name in ORACLES:
             item.add_marker("oracle")
+        if item.get_closest_marker("gpu"):
+            item.add_marker(skip)

@@ -22,15 +22,7 @@ from mainspring.errors import BadOption
 from mainspring.generation.options import GenerationOptions
 from mainspring.generation.search import generate
 
-
-@pytest.fixture(params=["kernels", "operators"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """By our own kernels where this machine can have them, and by torch's operators."""
-    if request.param == "operators":
-        monkeypatch.setattr(library, "kernels", lambda: None)
-    elif library.kernels() is None:
-        pytest.skip(f"no kernels: {library.why_not()}")
-    return request.param
+pytestmark = pytest.mark.usefixtures("way")
 
 
 # Largest difference of a logit (they spread by about 1): float32 differs by the order of sums;

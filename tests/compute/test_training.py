@@ -11,6 +11,8 @@ from mainspring.core.model import Transformer
 from mainspring.families.t5 import FAMILY
 from mainspring.formulations.token_loss import token_nats
 
+pytestmark = pytest.mark.usefixtures("way")  # with our kernels and without
+
 
 def tiny(dropout: float = 0.0, **changes: object) -> Transformer:
     config = {

@@ -14,6 +14,8 @@ from mainspring.core.attention import attend_reference
 from mainspring.core.masks import AttentionMask
 from mainspring.core.positions import RotaryAngles, rotate
 
+pytestmark = pytest.mark.usefixtures("way")  # with our kernels and without
+
 CPU = torch.device("cpu")
 
 

@@ -20,6 +20,8 @@ from mainspring.core.attention import QueryKeyValue
 from mainspring.core.feed_forward import FeedForward
 from mainspring.core.layer import PreNorm
 
+pytestmark = pytest.mark.usefixtures("way")  # with our kernels and without
+
 
 def compare(ours: nn.Module, core: nn.Module, x, call, tolerance: float) -> None:
     """Outputs and all gradients of both, by the relative size of their difference."""

@@ -1,5 +1,6 @@
 """Attention for training on a CPU: with dropout, and with a bias that learns.
 
+By our own kernels where the machine has them and they know the mask; else by torch's operators:
 torch leaves its fused CPU kernel when the mask needs a gradient or there is dropout, and its path
 then makes a dozen passes over all scores. Here the scores of a few heads at a time, as many as stay
 in a core's cache, go through all steps before the next heads begin. One tensor of weights is kept
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mainspring.compute.dropout import LANES, Draw, kept_scale
+from mainspring.compute.native import library
+from mainspring.compute.native.training import attend_by_tiles, knows
 from mainspring.core.attention import attend
 from mainspring.core.masks import AttentionMask
 
@@ -163,10 +166,14 @@ def training_attend(
     soft_cap: float | None = None,
 ) -> Tensor:
     """In the place of `core.attention.attend`, which it calls where nothing is to be won."""
-    elsewhere = q_BHTE.device.type != "cpu" and bias_1HTS is None  # torch's fused kernels are best
+    elsewhere = q_BHTE.device.type != "cpu"  # torch's fused kernels are best
     if soft_cap is not None or elsewhere or not torch.is_grad_enabled():
         cap = {} if soft_cap is None else {"soft_cap": soft_cap}
         return attend(q_BHTE, k_BKSE, v_BKSE, mask, bias_1HTS, scale, dropout, **cap)
+    kernels = library.kernels()
+    alike = q_BHTE.shape[-1] == v_BKSE.shape[-1]
+    if kernels is not None and alike and knows(mask, q_BHTE.dtype):
+        return attend_by_tiles(kernels, q_BHTE, k_BKSE, v_BKSE, mask, bias_1HTS, scale, dropout)
     batch, heads, queries, _ = q_BHTE.shape
     shared = heads // k_BKSE.shape[1]
     if shared > 1:

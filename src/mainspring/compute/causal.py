@@ -2,8 +2,9 @@
 
 torch's fused kernel takes many times as long backwards as forwards on a CPU. Here the heads that
 share keys stand side by side as more queries of one product, and the queries go in blocks that see
-no key behind their last one: a block's weights are kept, half of all at most lengths. Padding on
-the right needs no mask: no real query sees it.
+no key behind their last one: a block's weights are kept, half of all at most lengths. Where the
+machine has our own kernels, they do it by tiles. Padding on the right needs no mask: no real query
+sees it.
 """
 
 import torch
@@ -12,6 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from mainspring import spec
 from mainspring.compute.linear import FusedProjections, linear
+from mainspring.compute.native import library
+from mainspring.compute.native.library import Kernels
 from mainspring.core.attention import SelfAttention
 from mainspring.core.cache import LayerCache
 from mainspring.core.masks import AttentionMask
@@ -113,6 +116,76 @@ class _Attend(torch.autograd.Function):
         return dqkv_BTX, None, None, None
 
 
+class _AttendByTiles(torch.autograd.Function):
+    """As `_Attend`, by our own kernels."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx,
+        kernels: Kernels,
+        qkv_BTX: Tensor,
+        heads: tuple[int, int],
+        turn: tuple[Tensor, Tensor] | None,
+        scale: float,
+    ) -> Tensor:
+        queries, keys = heads[0], heads[0] + heads[1]
+        qkv_BTNE = qkv_BTX.contiguous().unflatten(-1, (keys + heads[1], -1))
+        qk_BTNE = qkv_BTNE[:, :, :keys]
+        if turn is not None:
+            qk_BTNE = torch.empty(qk_BTNE.shape, dtype=torch.bfloat16)
+            kernels.turn_heads(qkv_BTNE[:, :, :keys], turn, qk_BTNE, back=False)
+        q_BHTE, k_BKTE = (
+            qk_BTNE[:, :, :queries].transpose(1, 2),
+            qk_BTNE[:, :, queries:].transpose(1, 2),
+        )
+        v_BKTE = qkv_BTNE[:, :, keys:].transpose(1, 2)
+        batch, length = qkv_BTX.shape[:2]
+        logs_BHT = qkv_BTX.new_empty(batch, queries, length, dtype=torch.float32)
+        y_BHTE = kernels.attend(
+            q_BHTE,
+            k_BKTE,
+            v_BKTE,
+            None,
+            None,
+            scale,
+            causal=True,
+            by_tiles=True,
+            logs_BHT=logs_BHT,
+        )
+        ctx.save_for_backward(q_BHTE, k_BKTE, v_BKTE, y_BHTE, logs_BHT)
+        ctx.kernels, ctx.turn, ctx.scale = kernels, turn, scale
+        return y_BHTE.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy_BTD: Tensor):  # type: ignore[no-untyped-def]
+        q_BHTE, k_BKTE, v_BKTE, y_BHTE, logs_BHT = ctx.saved_tensors
+        batch, queries, length, width = q_BHTE.shape
+        keys = queries + k_BKTE.shape[1]
+        dqkv_BTNE = dy_BTD.new_empty(batch, length, keys + k_BKTE.shape[1], width)
+        into = dqkv_BTNE[:, :, :keys]
+        dqk_BTNE = into if ctx.turn is None else torch.empty(into.shape, dtype=torch.bfloat16)
+        ctx.kernels.attend_back(
+            (q_BHTE, k_BKTE, v_BKTE, y_BHTE),
+            (
+                dqk_BTNE[:, :, :queries].transpose(1, 2),
+                dqk_BTNE[:, :, queries:].transpose(1, 2),
+                dqkv_BTNE[:, :, keys:].transpose(1, 2),
+                dy_BTD.contiguous().unflatten(-1, (-1, width)).transpose(1, 2),
+            ),
+            logs_BHT,
+            None,
+            None,
+            None,
+            ctx.scale,
+            causal=True,
+            dropout=None,
+        )
+        if ctx.turn is not None:
+            ctx.kernels.turn_heads(dqk_BTNE, ctx.turn, into, back=True)
+        return None, dqkv_BTNE.flatten(2), None, None, None
+
+
 def _split(qkv_BTX: Tensor, heads: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Views of the queries (B, K, heads that share a key, T, E), the keys and the values BKTE."""
     queries, kinds = heads
@@ -137,9 +210,15 @@ def causal_attend(
     if turn is not None:
         half = turn[0].shape[-1] // 2
         cos, sin = (part[..., :half].to(qkv_BTX.dtype) for part in turn)
-        if cos.dim() == 4:
-            cos, sin = cos[:, :, None], sin[:, :, None]
         turn = cos, sin
+    kernels = library.kernels()
+    if kernels is not None and qkv_BTX.dtype is torch.bfloat16:
+        if turn is not None:
+            cos, sin = ((x[:, 0] if x.dim() == 4 else x).contiguous() for x in turn)
+            turn = cos, sin
+        return _AttendByTiles.apply(kernels, qkv_BTX, heads, turn, scale)
+    if turn is not None and turn[0].dim() == 4:
+        turn = turn[0][:, :, None], turn[1][:, :, None]
     return _Attend.apply(qkv_BTX, heads, turn, scale)
 
 

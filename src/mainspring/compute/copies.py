@@ -20,7 +20,7 @@ def transposed(x: Tensor, into: Tensor) -> Tensor:
 def weight_gradient(dy_ND: Tensor, x_NF: Tensor) -> Tensor:
     """dyᵀ x. oneDNN reads a left factor that lies transposed at half of its rate, so the narrower
     of the two is laid out anew: dyᵀ, or xᵀ for (xᵀ dy)ᵀ, which is then a transposed view."""
-    if len(x_NF) < LONG:
+    if len(x_NF) < LONG or x_NF.device.type != "cpu":
         return dy_ND.t() @ x_NF
     if dy_ND.shape[1] <= x_NF.shape[1]:
         return transposed(dy_ND, dy_ND.new_empty(dy_ND.shape[::-1])) @ x_NF

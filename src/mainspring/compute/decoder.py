@@ -9,6 +9,8 @@ once. Everything else (prompts of several tokens, packed rows) goes through the 
 which is also the tested meaning of the step.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,11 @@ from mainspring.core.masks import AttentionMask
 from mainspring.core.positions import RelativePositionBias
 from mainspring.core.stack import Stack
 
+Turn = tuple[Tensor, Tensor]
+Keep = Callable[[int, Tensor, Turn | None], tuple[Tensor, Tensor]]
+"""Turns the queries and keys of a layer, stores its keys and values, and gives all it holds then:
+`keep(layer, qkv_BNE, turn) -> (keys BKSE, values BKSE)`."""
+
 
 class StepDecoder(nn.Module):
     """In the place of a decoder `Stack` that `fits`; called alike. Makes its own kind of cache."""
@@ -32,9 +39,9 @@ class StepDecoder(nn.Module):
         self.stack, self.dtype = stack, dtype
         self._bias_1H1S: Tensor | None = None
         layers = zip(stack.layers, described.layers, stack.turns, strict=True)
-        self._parts = [layer_parts(*layer) for layer in layers]
+        self.parts = [layer_parts(*layer) for layer in layers]
         self._turn_and_keep = _turn_and_keep if kernels is None else kernels.turn_and_keep
-        self._windows = {part.window for part in self._parts}
+        self.windows = {part.window for part in self.parts}
 
     def new_cache(self, capacity: int) -> StackedCache:
         return StackedCache(len(self.stack.layers), capacity)
@@ -84,63 +91,96 @@ class StepDecoder(nn.Module):
     ) -> Tensor:
         """The stack's forward pass for one new token a row, as B1D."""
         stack, start, device = self.stack, cache.length, ids_B1.device
-        at = at_B1
+        at, end = at_B1, start + 1
         if at is None:
-            at = stack.count(torch.arange(start, start + 1, device=device), keep_BS)
+            at = stack.count(torch.arange(start, end, device=device), keep_BS)
+        bias = None if stack.position_bias is None else self.bias_row(end)
+        masks = {window: _mask(window, end, device, keep_BS) for window in self.windows}
+        memory_mask = None
+        if memory_BSD is not None:
+            memory_mask = _memory_mask(cache, memory_keep_BS, len(ids_B1), memory_BSD)
+        places: tuple[Tensor, ...] = ()
+        held: tuple[Tensor, ...] = ()
+
+        def keep(i: int, qkv_BNE: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor]:
+            nonlocal places, held
+            part = self.parts[i]
+            if not places:
+                key_heads = part.turned - part.heads
+                places, held = cache.advance(qkv_BNE.narrow(1, 0, key_heads)[:, :, None])
+            self._turn_and_keep(qkv_BNE, part.heads, turn, places[i])
+            keys, values = held[2 * i], held[2 * i + 1]
+            seen = masks[part.window].keys
+            if seen < end:
+                keys, values = (x.narrow(2, end - seen, seen) for x in (keys, values))
+            return keys, values
+
+        def cross(i: int, y_BD: Tensor) -> Tensor:
+            return self.read_memory(
+                self.parts[i], y_BD, self._memory(cache.layers[i], i, memory_BSD), memory_mask
+            )
+
+        return self.run_layers(ids_B1, table, at, bias, masks, keep, cross)
+
+    def run_layers(
+        self,
+        ids_B1: Tensor,
+        table: nn.Embedding | None,
+        at: Tensor,
+        bias: Tensor | None,
+        masks: dict[int | None, AttentionMask],
+        keep: Keep,
+        cross: Callable[[int, Tensor], Tensor],
+    ) -> Tensor:
+        """The new tokens' way through the stack, as B1D. `masks` are by window, `cross(i, y_BD)` is
+        what layer i reads of the memory."""
+        stack = self.stack
         x_B1D = stack.embedding(ids_B1, table, None)
         if stack.added_positions is not None:
             x_B1D = stack.added_positions(x_B1D, at)
         x_BD = stack.embedding_norm(x_B1D)[:, 0]
-        batch, end = len(x_BD), start + 1
+        batch = len(x_BD)
         turns = {name: self._turn(angles(at)) for name, angles in stack.angles.items()}
-        bias = None if stack.position_bias is None else self.bias_row(end)
-        masks = {window: _mask(window, end, device, keep_BS) for window in self._windows}
-        memory_mask = None
-        if memory_BSD is not None:
-            memory_mask = _memory_mask(cache, memory_keep_BS, batch, memory_BSD)
-        places: tuple[Tensor, ...] = ()
-        held: tuple[Tensor, ...] = ()
         added: Tensor | None = None
-        for i, part in enumerate(self._parts):
+        for i, part in enumerate(self.parts):
             x_BD, y_BD = part.norms.enter(x_BD, added)
             qkv_BNE = part.qkv(y_BD).view(batch, -1, part.head_width)
             if part.head_norms is not None:
                 qk_BNE = qkv_BNE.narrow(1, 0, part.turned)
                 qk_BNE.copy_(part.head_norms(qk_BNE))
-            key_heads = part.turned - part.heads
-            if not places:
-                places, held = cache.advance(qkv_BNE.narrow(1, 0, key_heads)[:, :, None])
-            turn = None if part.turn is None else turns[part.turn]
-            self._turn_and_keep(qkv_BNE, part.heads, turn, places[i])
+            keys, values = keep(i, qkv_BNE, None if part.turn is None else turns[part.turn])
             q_BKGE = qkv_BNE.narrow(1, 0, part.heads)
-            q_BKGE = q_BKGE.view(batch, key_heads, -1, part.head_width)
-            mask, keys, values = masks[part.window], held[2 * i], held[2 * i + 1]
-            if mask.keys < end:
-                keys = keys.narrow(2, end - mask.keys, mask.keys)
-                values = values.narrow(2, end - mask.keys, mask.keys)
+            q_BKGE = q_BKGE.view(batch, part.turned - part.heads, -1, part.head_width)
+            mask = masks[part.window]
             y = part.attend(q_BKGE, keys, values, mask, bias, part.scale, **part.cap)
             x_BD, added = part.norms.leave(x_BD, part.o(y.reshape(batch, -1)))
             if part.cross is not None:
                 x_BD, y_BD = part.cross_norms.enter(x_BD, added)
-                y_BD = self._cross(part, y_BD, memory_BSD, memory_mask, cache.layers[i])
-                x_BD, added = part.cross_norms.leave(x_BD, y_BD)
+                x_BD, added = part.cross_norms.leave(x_BD, cross(i, y_BD))
             x_BD, y_BD = part.feed_norms.enter(x_BD, added)
             x_BD, added = part.feed_norms.leave(x_BD, part.down(part.expand(y_BD)))
         return stack.final_norm(x_BD if added is None else x_BD + added)[:, None]
 
-    def _cross(
-        self,
-        part: Parts,
-        x_BD: Tensor,
-        memory_BSD: Tensor | None,
-        mask: AttentionMask | None,
-        cache: LayerCache,
-    ) -> Tensor:
-        cross = part.cross
+    def _memory(
+        self, cache: LayerCache, i: int, memory_BSD: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The keys and values of the memory for layer i, kept from step to step."""
+        cross = self.parts[i].cross
         if cache.cross is None or not cache.cross[0].is_contiguous():
             keys, values = cache.cross or map(cross.split, cross.kv(memory_BSD))
             cache.cross = keys.contiguous(), values.contiguous()
-        k_BKSE, v_BKSE = cache.cross
+        return cache.cross
+
+    def read_memory(
+        self,
+        part: Parts,
+        x_BD: Tensor,
+        memory: tuple[Tensor, Tensor],
+        mask: AttentionMask | None,
+    ) -> Tensor:
+        """A layer's cross-attention to the memory's keys and values, both BKSE."""
+        cross = part.cross
+        k_BKSE, v_BKSE = memory
         # The sequences of one source are so many queries of one row, as in the core.
         q_BHTE = cross.q.forward(x_BD).view(len(k_BKSE), -1, k_BKSE.shape[1], cross.head_width)
         y_BHTE = cross.attend(
@@ -148,7 +188,7 @@ class StepDecoder(nn.Module):
         )
         return cross.o.forward(y_BHTE.transpose(1, 2).reshape(len(x_BD), -1))
 
-    def _turn(self, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _turn(self, angles: Turn) -> Turn:
         """Cosines and sines of the rows' positions as B1E, the sines of the left half negative."""
         cos, sin = (part.reshape(-1, 1, part.shape[-1]) for part in angles)
         left, right = sin.chunk(2, -1)
@@ -169,7 +209,7 @@ class StepDecoder(nn.Module):
         return made[..., made.shape[-1] - keys :]
 
 
-def _rotate(x_BNE: Tensor, cos_B1E: Tensor, sin_B1E: Tensor) -> None:
+def rotate_(x_BNE: Tensor, cos_B1E: Tensor, sin_B1E: Tensor) -> None:
     """As the core's `rotate`, in place, with sines whose left half is negative."""
     halves_BNE = x_BNE.roll(x_BNE.shape[-1] // 2, -1)  # right and left change places
     torch.addcmul(x_BNE * cos_B1E, halves_BNE, sin_B1E, out=x_BNE)
@@ -182,7 +222,7 @@ def _turn_and_keep(
     batch, every, width = qkv_BNE.shape
     key_heads = (every - heads) // 2
     if turn is not None:
-        _rotate(qkv_BNE.narrow(1, 0, heads + key_heads), *turn)
+        rotate_(qkv_BNE.narrow(1, 0, heads + key_heads), *turn)
     place_B2K1E.copy_(qkv_BNE.narrow(1, heads, 2 * key_heads).view(batch, 2, key_heads, 1, width))
 
 

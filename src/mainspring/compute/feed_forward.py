@@ -16,6 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from mainspring.compute.copies import ComputeCopy
 from mainspring.compute.dropout import LANES, PIECE, Draw, kept_scale
+from mainspring.compute.native import library
+from mainspring.compute.native.library import Dropped, Kernels
+from mainspring.compute.native.parts import GATES
 from mainspring.core.feed_forward import ACTIVATIONS, FeedForward, GatedUp
 
 ROWS = 256  # rows handled at a time
@@ -26,18 +29,20 @@ aten = torch.ops.aten
 @dataclass(frozen=True)
 class Smooth:
     """An activation and its gradient, each into a tensor that is there: `forward(x, out)` and
-    `backward(dy, x, out)`."""
+    `backward(dy, x, out)`. `gate` is its number in the kernels that know it as a gate's."""
 
     forward: Callable[[Tensor, Tensor], Tensor]
     backward: Callable[[Tensor, Tensor, Tensor], Tensor]
+    gate: int | None = None
 
 
-def _gelu(approximate: str) -> Smooth:
+def _gelu(approximate: str, gate: int | None = None) -> Smooth:
     return Smooth(
         lambda x, out: aten.gelu.out(x, approximate=approximate, out=out),
         lambda dy, x, out: aten.gelu_backward.grad_input(
             dy, x, approximate=approximate, grad_input=out
         ),
+        gate,
     )
 
 
@@ -45,9 +50,10 @@ SMOOTH: dict[Callable[[Tensor], Tensor], Smooth] = {
     F.silu: Smooth(
         lambda x, out: aten.silu.out(x, out=out),
         lambda dy, x, out: aten.silu_backward.grad_input(dy, x, grad_input=out),
+        GATES[ACTIVATIONS["silu"]],
     ),
     F.gelu: _gelu("none"),
-    ACTIVATIONS["gelu_tanh"]: _gelu("tanh"),
+    ACTIVATIONS["gelu_tanh"]: _gelu("tanh", GATES[ACTIVATIONS["gelu_tanh"]]),
 }
 
 
@@ -66,13 +72,19 @@ class _ReluFeedForward(torch.autograd.Function):
         ctx, x: Tensor, up: ComputeCopy, down: ComputeCopy, share: float, *parameters: Tensor
     ) -> Tensor:
         wide, kept_up = up.multiply(x)
-        hidden = wide.relu_()
-        scale = kept_scale(share) if share else 1.0
+        kernels = library.kernels() if wide.dtype is torch.bfloat16 else None
+        if kernels is not None:
+            dropped = Dropped.drawn(share)
+            hidden = kernels.relu_drop(wide.contiguous(), dropped)
+            scale = 1.0 if dropped is None else dropped.kept
+        else:
+            hidden = wide.relu_()
+            scale = kept_scale(share) if share else 1.0
+            if share:
+                hidden = drop_(hidden.contiguous(), share)
         # What dropout keeps is scaled after the second product, where there is less of it, but
         # before a bias.
         ctx.after, ctx.before = (scale, 1.0) if down.bias() is None else (1.0, scale)
-        if share:
-            hidden = drop_(hidden.contiguous(), share)
         if ctx.before != 1.0:
             hidden.mul_(ctx.before)
         y, kept_down = down.multiply(hidden)
@@ -181,6 +193,50 @@ def _halves(wide_RF: Tensor, gated: bool) -> tuple[Tensor, Tensor | None]:
     return gate_RF, other_RF
 
 
+class _GatedByKernel(torch.autograd.Function):
+    """As `_SmoothFeedForward` with a gate: what is between the products in one pass each way."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx,
+        kernels: Kernels,
+        x: Tensor,
+        up: ComputeCopy,
+        down: ComputeCopy,
+        gate: int,
+        *parameters: Tensor,
+    ) -> Tensor:
+        wide, kept_up = up.multiply(x)
+        wide_NF = wide.flatten(0, -2).contiguous()
+        hidden_NF = wide_NF.new_empty(len(wide_NF), down.leaves[0].in_features)
+        kernels.gate(wide_NF, gate, hidden_NF)
+        y, kept_down = down.multiply(hidden_NF)
+        ctx.save_for_backward(x, wide_NF, *kept_up, *kept_down)
+        ctx.kernels, ctx.up, ctx.down, ctx.gate, ctx.ups = kernels, up, down, gate, len(kept_up)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
+        x, wide_NF, *kept = ctx.saved_tensors
+        up, down = ctx.up, ctx.down
+        kept_up, kept_down = kept[: ctx.ups], kept[ctx.ups :]
+        _, wants_x, _, _, _, *wants = ctx.needs_input_grad
+        ups = len(up.parameters)
+        dy_ND = dy.flatten(0, -2).contiguous()
+        low = down.low_gradient(dy_ND)
+        dhidden_NF = down.input_gradient(dy_ND, low, kept_down)
+        hidden_NF = torch.empty_like(dhidden_NF) if any(wants[ups:]) else None
+        dwide_NF = ctx.kernels.gate_back(wide_NF, dhidden_NF, ctx.gate, hidden_NF)
+        ddown: list[Tensor | None] = [None] * len(wants[ups:])
+        if hidden_NF is not None:
+            ddown = down.gradients(dy_ND, low, hidden_NF, kept_down, wants[ups:])
+        low = up.low_gradient(dwide_NF)
+        dup = up.gradients(dwide_NF, low, x.flatten(0, -2), kept_up, wants[:ups])
+        dx = up.input_gradient(dwide_NF, low, kept_up).view(x.shape) if wants_x else None
+        return None, dx, None, None, None, *dup, *ddown
+
+
 class SmoothFeedForward(nn.Module):
     """In the place of a `FeedForward` without dropout whose activation is in `SMOOTH`."""
 
@@ -194,6 +250,9 @@ class SmoothFeedForward(nn.Module):
         up, down = self.up_copy, self.down_copy
         x = x.to(up.dtype)
         parameters = *up.parameters, *down.parameters
+        kernels = library.kernels() if up.dtype is torch.bfloat16 else None
+        if kernels is not None and self.smooth.gate is not None and len(up.leaves) > 1:
+            return _GatedByKernel.apply(kernels, x, up, down, self.smooth.gate, *parameters)
         return _SmoothFeedForward.apply(x, up, down, self.smooth, *parameters)
 
 

@@ -20,6 +20,7 @@ from mainspring import events, spec
 from mainspring.compute import packed
 from mainspring.compute.decoder import StepDecoder
 from mainspring.compute.encoder import GroupedEncoder, LaidOutBias
+from mainspring.compute.graphed import GraphedDecoder
 from mainspring.compute.hardware import Hardware, detect
 from mainspring.compute.lora import merge_adapters
 from mainspring.compute.native import library
@@ -32,7 +33,12 @@ from mainspring.compute.native.parts import (
     NativeProjection,
     NativeRMSNorm,
 )
-from mainspring.compute.norms import NarrowLayerNorm, NarrowRMSNorm, WideEmbedding
+from mainspring.compute.norms import (
+    FusedRMSNorm,
+    NarrowLayerNorm,
+    NarrowRMSNorm,
+    WideEmbedding,
+)
 from mainspring.compute.projections import (
     BagRow,
     ByRow,
@@ -84,6 +90,8 @@ def choose(precision: str, hardware: Hardware, device: torch.device) -> Precisio
     """
     if precision not in PRECISIONS:
         raise BadOption.unknown("precision", precision, PRECISIONS)
+    if precision == "int8" and device.type != "cpu":
+        raise BadOption("int8 is for CPUs; on a GPU leave --precision out or say bfloat16")
     if precision != "auto":
         return cast(Precision, precision)
     fast = hardware.fast_bfloat16 if device.type == "cpu" else torch.cuda.is_bf16_supported()
@@ -136,7 +144,7 @@ def prepare(
             _prepare_stack(stack, chosen, fast, kernels, decodes=side == "decoder")
     model.requires_grad_(False)
     model.tables.to(dtype)
-    _replace_stacks(model, dtype, kernels)
+    _replace_stacks(model, dtype, device, kernels)
     done = Prepared(model, chosen, before, sum(_sizes(model)))
     events.note(done.describe())
     return done
@@ -216,6 +224,8 @@ def _prepare_stack(
                 return kind(old.weight, old.bias, None)
             case nn.RMSNorm() if kernels is not None:
                 return NativeRMSNorm(old, norm_dtype, kernels)
+            case nn.RMSNorm() if device.type != "cpu":
+                return FusedRMSNorm(old, norm_dtype)
             case nn.RMSNorm():
                 return NarrowRMSNorm(old, norm_dtype)
             case nn.LayerNorm():
@@ -240,13 +250,18 @@ def _use_kernels(stack: Stack, kernels: Kernels, *, decodes: bool) -> None:
             place(stack, name, NativePreNorm(module, kernels))
 
 
-def _replace_stacks(model: Transformer, dtype: torch.dtype, kernels: Kernels | None) -> None:
+def _replace_stacks(
+    model: Transformer, dtype: torch.dtype, device: torch.device, kernels: Kernels | None
+) -> None:
     encoder, decoder = model.spec.encoder, model.spec.decoder
     reads_tokens = encoder is not None and isinstance(encoder.embedding, spec.TokenEmbedding)
-    if reads_tokens and isinstance(model.encoder, Stack):
+    if reads_tokens and isinstance(model.encoder, Stack) and device.type == "cpu":
         place(model, "encoder", GroupedEncoder(model.encoder))
     if decoder is not None and fits(decoder) and isinstance(model.decoder, Stack):
-        place(model, "decoder", StepDecoder(model.decoder, decoder, dtype, kernels))
+        if device.type == "cuda":
+            place(model, "decoder", GraphedDecoder(model.decoder, decoder, dtype))
+        else:
+            place(model, "decoder", StepDecoder(model.decoder, decoder, dtype, kernels))
 
 
 def _sizes(model: nn.Module) -> Iterator[int]:

@@ -2,16 +2,20 @@
 
 torch decomposes its RMS norm into many passes on a CPU. Here norm and residual sum work on a few
 rows at a time, which stay in a core's cache, and the gradient that comes back along the residual
-connection is added in the norm's last pass.
+connection is added in the norm's last pass. Our own kernels, where the machine has them, do each in
+one pass.
 """
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mainspring.compute.dropout import LANES, apply_mask_, keep_mask, kept_scale
+from mainspring.compute.native import library
+from mainspring.compute.native.library import Dropped, Kernels
 from mainspring.core.layer import PreNorm
 
 ROWS = 256  # rows handled at a time
@@ -70,6 +74,52 @@ class _NormFork(torch.autograd.Function):
         return dx_ND.view_as(x), dweight, None, None
 
 
+class _NormForkByKernel(torch.autograd.Function):
+    """As `_NormFork`, in one pass each way."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, kernels: Kernels, x: Tensor, weight: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        y = torch.empty_like(x, dtype=torch.bfloat16)
+        kernels.rms_norm(x, weight, epsilon, y)
+        ctx.save_for_backward(x, weight)
+        ctx.kernels, ctx.epsilon = kernels, epsilon
+        ctx.set_materialize_grads(False)
+        return y, x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor | None, dskip: Tensor | None):  # type: ignore[no-untyped-def]
+        x, weight = ctx.saved_tensors
+        if dy is None:
+            return None, dskip, None, None
+        dweight_PD = None
+        if ctx.needs_input_grad[2]:
+            dweight_PD = weight.new_zeros(torch.get_num_threads(), len(weight))
+        skip = None if dskip is None else dskip.contiguous()
+        dx = ctx.kernels.norm_back(x, dy.contiguous(), weight, ctx.epsilon, skip, dweight_PD)
+        return None, dx, None if dweight_PD is None else dweight_PD.sum(0), None
+
+
+class _AddDroppedByKernel(torch.autograd.Function):
+    """As `_AddDropped`, in one pass each way: which numbers are dropped follows from a seed and
+    their places, and is not kept."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, kernels: Kernels, x: Tensor, y: Tensor, share: float
+    ) -> Tensor:
+        ctx.kernels, ctx.dropped = kernels, Dropped.drawn(share)
+        return kernels.add_dropped(x, y, ctx.dropped)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dtotal: Tensor):  # type: ignore[no-untyped-def]
+        dtotal = dtotal.contiguous()
+        return None, dtotal, ctx.kernels.add_dropped_back(dtotal, ctx.dropped), None
+
+
 class _AddDropped(torch.autograd.Function):
     """x + dropout(y): x in float32, y in the type of the layers."""
 
@@ -125,11 +175,24 @@ def _sum(x: Tensor, y: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, norm: nn.RMSNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The norm of x in `dtype`, computed in float32, and x to go on with."""
+    if x.device.type != "cpu":  # torch has kernels for these elsewhere
+        x = x.float()
+        y = F.rms_norm(x, norm.normalized_shape, norm.weight, norm.eps)
+        return y.to(dtype), x
+    kernels = library.kernels()
+    if kernels is not None and dtype is torch.bfloat16:
+        x = x.float().contiguous()
+        return _NormForkByKernel.apply(kernels, x, norm.weight, _epsilon(norm))
     return _NormFork.apply(x.float(), norm.weight, _epsilon(norm), dtype)
 
 
 def add_dropped(x: Tensor, y: Tensor, share: float) -> Tensor:
     """x + dropout(y), in x's type."""
+    if x.device.type != "cpu":
+        return x + F.dropout(y, share)
+    kernels = library.kernels()
+    if kernels is not None and (x.dtype, y.dtype) == (torch.float32, torch.bfloat16):
+        return _AddDroppedByKernel.apply(kernels, x.contiguous(), y.contiguous(), share)
     return _AddDropped.apply(x, y.contiguous() if share else y, share)
 
 

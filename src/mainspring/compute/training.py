@@ -14,6 +14,9 @@ be built before or after, and `state_dict` may be taken at any time.
     float32    the core's own arithmetic; only the random numbers of dropout come cheaper
     bfloat16   matrix products in bfloat16 by copies of the weights that are cast once per optimizer
                step; the residual stream, norms, softmax and loss in float32
+
+What a GPU does well by torch's own kernels (dropout, norms, attention, what is between the products
+of a feed-forward network) is left to them there.
 """
 
 from collections.abc import Callable
@@ -124,13 +127,19 @@ def prepare_for_training(
             if stack is not None:
                 _narrow(stack, prepared)
         _widen_heads(model, prepared)
-        _sparse_table_gradients(model, prepared)
-    swapped = swap(model, _is_dropout, _cheap_dropout)
-    prepared.undo.append(swapped.undo)
+        if on_cpu(model):
+            _sparse_table_gradients(model, prepared)
+    if on_cpu(model):
+        swapped = swap(model, _is_dropout, _cheap_dropout)
+        prepared.undo.append(swapped.undo)
     if checkpoint_layers:
         swapped = swap(model, Layer, _checkpointed)
         prepared.undo.append(swapped.undo)
     return prepared
+
+
+def on_cpu(model: nn.Module) -> bool:
+    return next(model.parameters()).device.type == "cpu"
 
 
 def multiplies_bfloat16_fast(model: nn.Module) -> bool:
@@ -157,6 +166,7 @@ def _checkpointed(name: str, old: nn.Module) -> nn.Module:
 
 def _narrow(stack: nn.Module, prepared: TrainingModel) -> None:
     """bfloat16 parts in the places of the core's."""
+    cpu = on_cpu(stack)
 
     def plain(*leaves: nn.Module) -> bool:
         """Bare linear leaves, or such with adapters: any other instrument's are left alone."""
@@ -169,6 +179,8 @@ def _narrow(stack: nn.Module, prepared: TrainingModel) -> None:
                 return FusedProjections(old, prepared.copy(old.q, old.k, old.v))
             case KeyValue() if plain(old.k, old.v):
                 return FusedProjections(old, prepared.copy(old.k, old.v))
+            case FeedForward() if not cpu:
+                return None
             case FeedForward(expand=Up(activation=F.relu, up=up), down=down) if plain(up, down):
                 return ReluFeedForward(old, prepared.copy(up), prepared.copy(down))
             case FeedForward() if is_smooth(old) and plain(*expanding_leaves(old), old.down):
@@ -191,7 +203,8 @@ def _narrow(stack: nn.Module, prepared: TrainingModel) -> None:
         return new is not None
 
     prepared.undo.append(swap(stack, matches, lambda name, _: made[name]).undo)
-    prepared.undo.append(swap(stack, _is_fused_attention, _causal).undo)
+    if cpu:
+        prepared.undo.append(swap(stack, _is_fused_attention, _causal).undo)
     for module in stack.modules():
         if isinstance(module, SelfAttention | CrossAttention) and module.attend is attend:
             module.attend = training_attend

@@ -8,8 +8,8 @@ from torch.autograd.function import once_differentiable
 
 from mainspring.formulations import IGNORED
 
-CHUNK = 1024  # tokens whose logits are held at a time
-BLOCK = 2**19  # logits that are worked on in float32 at a time: they stay in a core's cache
+CHUNK, GPU_CHUNK = 1024, 4096  # tokens whose logits are held at a time
+BLOCK = 2**19  # logits that a CPU works on in float32 at a time: they stay in a core's cache
 
 
 class _TokenNats(torch.autograd.Function):
@@ -77,7 +77,9 @@ class _TokenNats(torch.autograd.Function):
 
 def _blocks(logits_CV: Tensor, start: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """A few rows of logits at a time, their places among all rows, and room to work on them."""
-    rows = max(1, BLOCK // logits_CV.shape[1])
+    rows = len(logits_CV)
+    if logits_CV.device.type == "cpu":
+        rows = max(1, BLOCK // logits_CV.shape[1])
     scratch = logits_CV.new_empty(2, rows, logits_CV.shape[1], dtype=torch.float32)
     for at in range(0, len(logits_CV), rows):
         part = logits_CV[at : at + rows]
@@ -98,13 +100,16 @@ def token_nats(
     *,
     bias_V: Tensor | None = None,
     scale: float = 1.0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Tensor:
     """The cross-entropy BT of each label, in nats, float32; 0 where the label is -100.
 
     Logits are `scale * hidden weightᵀ + bias`: the product in the type of `hidden_BTD`, the rest in
-    float32. At most `chunk` tokens' logits are held at a time, and ignored labels cost nothing.
+    float32. At most `chunk` tokens' logits are held at a time (None: as many as suit the device),
+    and ignored labels cost nothing.
     """
+    if chunk is None:
+        chunk = CHUNK if hidden_BTD.device.type == "cpu" else GPU_CHUNK
     real_BT = labels_BT != IGNORED
     x_ND, labels_N = hidden_BTD[real_BT], labels_BT[real_BT]
     nats_N = _TokenNats.apply(x_ND, weight_VD, bias_V, labels_N, scale, chunk)

@@ -14,19 +14,13 @@
 
    Intel 64 and IA-32 Architectures Software Developer's Manual, volumes 1 (ch. 18) and 2. */
 
-#include <immintrin.h>
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <omp.h>
+#include "common.h"
 
-enum { LANES = 16, BLOCK = 1024, LINE = 64, FEW = 4, CHUNK = 8 };
+enum { FEW = 4, CHUNK = 8 };
 enum { BFLOAT16 = 0, INT8 = 1 };            /* kinds of weights */
-enum { NARROW = 0, WIDE = 1 };              /* activations and results: bfloat16 or float32 */
 enum { NONE = 0, RELU = 1 };
 
 typedef struct {
@@ -56,57 +50,12 @@ int32_t allow_tiles(void) {
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 
-typedef struct __attribute__((packed)) {
-    uint8_t palette, start, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-} TileConfig;
-
-static void configure_tiles(void) {
-    TileConfig config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.bytes[i] = LINE;
-        config.rows[i] = LANES;
-    }
-    _tile_loadconfig(&config);
-}
-
 /* ---- small things ---------------------------------------------------------------------------- */
-
-static inline __mmask16 first(int64_t n) {
-    return n >= LANES ? 0xFFFF : (__mmask16)((1u << n) - 1);
-}
-
-static inline __m512 load(const void *x, int wide, int64_t at, __mmask16 mask) {
-    if (wide) return _mm512_maskz_loadu_ps(mask, (const float *)x + at);
-    __m256i narrow = _mm256_maskz_loadu_epi16(mask, (const uint16_t *)x + at);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
-}
-
-static inline void store(void *y, int wide, int64_t at, __mmask16 mask, __m512 value) {
-    if (wide)
-        _mm512_mask_storeu_ps((float *)y + at, mask, value);
-    else
-        _mm256_mask_storeu_epi16((uint16_t *)y + at, mask, (__m256i)_mm512_cvtneps_pbh(value));
-}
 
 static inline __m512 finish(const Linear *w, int64_t column, __mmask16 mask, __m512 value) {
     if (w->bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, w->bias + column));
     if (w->after == RELU) value = _mm512_max_ps(value, _mm512_setzero_ps());
     return value;
-}
-
-/* Scratch memory of the calling thread, aligned, grown and kept. */
-static void *scratch(size_t bytes) {
-    static _Thread_local void *held;
-    static _Thread_local size_t size;
-    if (bytes > size) {
-        free(held);
-        size = (bytes + bytes / 4 + 4095) & ~(size_t)4095;
-        held = aligned_alloc(4096, size);
-        if (!held) size = 0;
-    }
-    return held;
 }
 
 /* ---- packing --------------------------------------------------------------------------------- */
@@ -172,8 +121,6 @@ static float quantise_row(const void *x, int wide, int64_t width, int exact, int
 }
 
 /* ---- few rows -------------------------------------------------------------------------------- */
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* R rows by P panels from panel `p` on. x: rows of blocks * 64 bytes, high and low parts apart. */
 INLINE void few(const Linear *w, const uint8_t *high, const uint8_t *low, const float *scales,
@@ -453,18 +400,6 @@ void add(float *x, const void *y, int32_t y_wide, int64_t count) {
 
 /* ---- attention of few queries ---------------------------------------------------------------- */
 
-typedef struct {
-    int64_t batch, heads, queries, keys, width;
-    int64_t q_batch, q_head, q_place;    /* strides in numbers; the width is contiguous */
-    int64_t k_batch, k_head, k_place;
-    int64_t v_batch, v_head, v_place;
-    int64_t y_batch, y_head, y_place;
-    int64_t bias_head, bias_query;       /* strides; a bias holds for all rows of the batch */
-    int64_t keep_batch;
-    int64_t share;                       /* query heads that read one key head */
-    float scale, cap;                    /* cap 0: none */
-} Attention;
-
 static inline __m512 products(const uint16_t *a, const uint16_t *b, int64_t width) {
     __m512 sum = _mm512_setzero_ps();
     int64_t at = 0;
@@ -518,20 +453,6 @@ static void score(const Attention *a, const uint16_t *q, const uint16_t *k, cons
         }
         _mm512_mask_storeu_ps(scores + s, mask, value);
     }
-}
-
-/* exp of numbers of at most 0, to 2e-7 of it: 2 to a whole power, times a polynomial. */
-static inline __m512 exponential(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
-    __m512 powers = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
-    __m512 whole = _mm512_roundscale_ps(powers, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693359375f), x);
-    rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(-2.12194440e-4f), rest);
-    __m512 y = _mm512_set1_ps(1.9875691500e-4f);
-    const float terms[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
-                           5.0000001201e-1f, 1.0f, 1.0f};
-    for (int i = 0; i < 7; i++) y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(terms[i]));
-    return _mm512_scalef_ps(y, whole);
 }
 
 /* The softmax of a row of scores, in place; all zeros where every score is -infinity. */
@@ -628,74 +549,12 @@ int32_t attend(const Attention *a, const uint16_t *q, const uint16_t *k, const u
 
 /* ---- attention of many queries --------------------------------------------------------------- */
 
-/* The 16 rows of 16 four-byte numbers at x, as columns. */
-static inline void transpose(__m512i x[16]) {
-    __m512i y[16];
-    for (int i = 0; i < 16; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]);
-            x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
-        }
-    for (int i = 0; i < 4; i++) {
-        y[i] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
-        y[i + 4] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
-        y[i + 8] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
-        y[i + 12] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 4; i++) {
-        x[i] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0x88);
-        x[i + 8] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0xdd);
-        x[i + 4] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0x88);
-        x[i + 12] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0xdd);
-    }
-}
-
-static inline __mmask32 first_32(int64_t n) {
-    return n >= 32 ? 0xFFFFFFFF : n <= 0 ? 0 : (__mmask32)((1ull << n) - 1);
-}
-
-/* Keys as the right factor of scores: tile [16 keys][32 of the width], transposed. */
-static void tile_keys(const Attention *a, const uint16_t *k, uint8_t *to) {
-    int64_t deep = (a->width + 31) / 32;
-    for (int64_t s = 0; s < a->keys; s += LANES)
-        for (int64_t e = 0; e < deep; e++, to += BLOCK) {
-            __m512i rows[16];
-            __mmask32 mask = first_32(a->width - 32 * e);
-            for (int i = 0; i < 16; i++)
-                rows[i] = s + i < a->keys
-                              ? _mm512_maskz_loadu_epi16(mask, k + (s + i) * a->k_place + 32 * e)
-                              : _mm512_setzero_si512();
-            transpose(rows);
-            for (int i = 0; i < 16; i++) _mm512_store_si512(to + i * LINE, rows[i]);
-        }
-}
-
-/* Values as the right factor of the average: tile [32 keys][16 of the width], keys in pairs. */
-static void tile_values(const Attention *a, const uint16_t *v, uint8_t *to) {
-    int64_t wide = (a->width + LANES - 1) / LANES;
-    for (int64_t s = 0; s < a->keys; s += 32)
-        for (int64_t e = 0; e < wide; e++, to += BLOCK) {
-            __mmask16 mask = first(a->width - LANES * e);
-            for (int i = 0; i < 16; i++) {
-                const uint16_t *at = v + (s + 2 * i) * a->v_place + LANES * e;
-                __m256i even = _mm256_setzero_si256(), odd = even;
-                if (s + 2 * i < a->keys) even = _mm256_maskz_loadu_epi16(mask, at);
-                if (s + 2 * i + 1 < a->keys) odd = _mm256_maskz_loadu_epi16(mask, at + a->v_place);
-                __m512i pair = _mm512_or_si512(_mm512_cvtepu16_epi32(even),
-                                               _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
-                _mm512_store_si512(to + i * LINE, pair);
-            }
-        }
-}
-
-/* exp of a row's scores less their largest, as bfloat16, zeros behind; 1 / their sum, or 0 where
-   no key is seen. `after` is how many of the first keys the query sees. */
+/* exp of a row's scores less their largest, as bfloat16, zeros behind and where dropout takes one;
+   1 / the sum of all, or 0 where no key is seen. `after` is how many of the first keys the query
+   sees, `log` gets the logarithm of the sum of exp(scores), `unit` and `t` say which row it is. */
 static float weigh(const Attention *a, const float *scores, const void *bias, int bias_wide,
-                   const uint8_t *keep, int64_t after, float *held, uint16_t *weights) {
+                   const uint8_t *keep, int64_t after, int64_t unit, int64_t t, float *held,
+                   uint16_t *weights, float *log) {
     __m512 most = _mm512_set1_ps(-INFINITY), scale = _mm512_set1_ps(a->scale);
     const __m512 none = most;
     for (int64_t s = 0; s < a->keys; s += LANES) {
@@ -713,6 +572,7 @@ static float weigh(const Attention *a, const float *scores, const void *bias, in
     int64_t end = (a->keys + 31) / 32 * 32, s = 0;
     if (largest == -INFINITY) {
         memset(weights, 0, end * 2);
+        *log = INFINITY;
         return 0;
     }
     __m512 sum = _mm512_setzero_ps();
@@ -722,18 +582,23 @@ static float weigh(const Attention *a, const float *scores, const void *bias, in
         __mmask16 seen = _mm512_cmp_ps_mask(value, none, _CMP_GT_OQ);
         value = _mm512_maskz_mov_ps(seen, exponential(_mm512_sub_ps(value, most)));
         sum = _mm512_add_ps(sum, value);
+        if (a->drop)
+            value = _mm512_maskz_mov_ps(staying(a, unit, t * a->keys + s, 1), value);
         _mm256_store_si256((__m256i *)(weights + s), (__m256i)_mm512_cvtneps_pbh(value));
     }
     for (; s < end; s += LANES)
         _mm256_store_si256((__m256i *)(weights + s), _mm256_setzero_si256());
-    return 1.0f / _mm512_reduce_add_ps(sum);
+    float total = _mm512_reduce_add_ps(sum);
+    *log = largest + logf(total);
+    return (a->drop ? a->kept : 1.0f) / total;
 }
 
 /* As `attend`, without a cap, by tiles: 16 queries at a time against all keys. `causal` lets query
-   t see the first keys - queries + t + 1 keys. */
+   t see the first keys - queries + t + 1 keys. In training `logs` (batch, heads, queries) gets
+   what `attend_back` needs of each softmax; null otherwise. */
 int32_t attend_many(const Attention *a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
                     const void *bias, int32_t bias_wide, const uint8_t *keep, int32_t causal,
-                    uint16_t *y) {
+                    uint16_t *y, float *logs) {
     int32_t there = 1;
     int64_t deep = (a->width + 31) / 32, wide = (a->width + LANES - 1) / LANES;
     int64_t key_tiles = (a->keys + LANES - 1) / LANES, pairs = (a->keys + 31) / 32;
@@ -781,7 +646,7 @@ int32_t attend_many(const Attention *a, const uint16_t *q, const uint16_t *k, co
                     _tile_stored(0, scores + j * LANES, row * 4);
                     if (two) _tile_stored(1, scores + (j + 1) * LANES, row * 4);
                 }
-                float shares[LANES];
+                float shares[LANES], log;
                 for (int64_t i = 0; i < count; i++) {
                     int64_t after = causal ? a->keys - a->queries + t + i + 1 : a->keys;
                     const void *added = 0;
@@ -789,8 +654,9 @@ int32_t attend_many(const Attention *a, const uint16_t *q, const uint16_t *k, co
                         added = (const char *)bias + (h * a->bias_head + (t + i) * a->bias_query) *
                                                          (bias_wide ? 4 : 2);
                     shares[i] = weigh(a, scores + i * row, added, bias_wide,
-                                      keep ? keep + b * a->keep_batch : 0, after, line,
-                                      weights + i * row);
+                                      keep ? keep + b * a->keep_batch : 0, after, unit, t + i,
+                                      line, weights + i * row, &log);
+                    if (logs) logs[unit * a->queries + t + i] = log;
                 }
                 uint16_t *to = y + b * a->y_batch + h * a->y_head + t * a->y_place;
                 for (int64_t e = 0; e < wide; e++) {
@@ -845,8 +711,6 @@ void turn_and_keep(uint16_t *qkv, int64_t rows, int64_t heads, int64_t key_heads
     }
 }
 
-enum { SILU = 0, TANH_GELU = 1 };
-
 /* y = activation(gate) up for rows of gate and up side by side. */
 void gate(const uint16_t *x, int64_t rows, int64_t width, int32_t activation, uint16_t *y) {
 #pragma omp parallel for schedule(static) if (rows * width > 65536)
@@ -855,17 +719,11 @@ void gate(const uint16_t *x, int64_t rows, int64_t width, int32_t activation, ui
             __mmask16 mask = first(width - at);
             __m512 value = load(x, NARROW, 2 * r * width + at, mask), inner = value;
             if (activation == TANH_GELU) {
-                /* 1/2 (1 + tanh u) is the logistic function of 2 u. */
                 __m512 cube = _mm512_mul_ps(_mm512_mul_ps(value, value), value);
                 inner = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), value);
                 inner = _mm512_mul_ps(inner, _mm512_set1_ps(1.5957691216f));
             }
-            __m512 one = _mm512_set1_ps(1.0f);
-            __m512 small = exponential(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(inner)));
-            __mmask16 falls = _mm512_cmp_ps_mask(inner, _mm512_setzero_ps(), _CMP_LT_OQ);
-            __m512 logistic = _mm512_div_ps(_mm512_mask_mov_ps(one, falls, small),
-                                            _mm512_add_ps(one, small));
-            value = _mm512_mul_ps(_mm512_mul_ps(value, logistic),
+            value = _mm512_mul_ps(_mm512_mul_ps(value, logistic(inner)),
                                   load(x, NARROW, (2 * r + 1) * width + at, mask));
             store(y, NARROW, r * width + at, mask, value);
         }

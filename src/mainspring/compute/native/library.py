@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -22,7 +23,9 @@ from torch import Tensor
 from mainspring.checkpoints.packaged import cache_folder
 from mainspring.compute.hardware import detect
 
-SOURCE = Path(__file__).with_name("kernels.c")
+FOLDER = Path(__file__).parent
+SOURCES = ("kernels.c", "training.c")
+HEADER = "common.h"
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512bf16")
 FLAGS = (
     *("-O3", "-std=c11", "-D_GNU_SOURCE", "-fopenmp", "-fPIC", "-mfma"),
@@ -59,9 +62,31 @@ class Attention(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("batch", "heads", "queries", "keys", "width")),
         *((f"{t}_{by}", ctypes.c_int64) for t in "qkvy" for by in ("batch", "head", "place")),
         *((name, ctypes.c_int64) for name in ("bias_head", "bias_query", "keep_batch", "share")),
-        ("scale", ctypes.c_float),
-        ("cap", ctypes.c_float),
+        *((name, ctypes.c_float) for name in ("scale", "cap", "kept")),
+        *((name, ctypes.c_uint32) for name in ("drop", "seed")),
     )
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Dropout of attention weights: a share of `level` / 2^32 of them, by random numbers that
+    follow from `seed` (0..2^32) and the place."""
+
+    level: int
+    seed: int
+
+    @classmethod
+    def drawn(cls, share: float) -> "Dropped | None":
+        """A share in 0..1, with a seed of torch's default generator; None for nothing."""
+        if not share:
+            return None
+        seed = int(torch.empty((), dtype=torch.int64).random_(0, 2**32))
+        return cls(min(round(share * 2**32), 2**32 - 1), seed)
+
+    @property
+    def kept(self) -> float:
+        """What the weights that stay are multiplied by."""
+        return 1.0 / (1.0 - self.level / 2**32)
 
 
 @dataclass(frozen=True)
@@ -130,35 +155,60 @@ class Kernels:
         *,
         causal: bool = False,
         by_tiles: bool = False,
+        dropout: Dropped | None = None,
+        logs_BHT: Tensor | None = None,
     ) -> Tensor:
         """softmax(scale q kᵀ + bias) v as BHTE (laid out as BTHE), all in bfloat16 and each
         number's neighbour beside it. A `cap` of 0 is none.
 
         `by_tiles` is for many queries: it knows `causal` (the last query sees all keys), biases
-        for each query and in float32, and no cap; the other way has one bias for all queries.
+        for each query and in float32, and no cap; the other way has one bias for all queries. It
+        alone knows training: `dropout`, and room for what `attend_back` needs (`logs_BHT`).
         """
         batch, heads, queries, width = q_BHTE.shape
-        _, key_heads, keys, _ = k_BKSE.shape
+        keys = k_BKSE.shape[2]
         y_BHTE = q_BHTE.new_empty(batch, queries, heads, width).transpose(1, 2)
-        described = Attention(
-            *(batch, heads, queries, keys, width),
-            *(q_BHTE.stride()[:3] + k_BKSE.stride()[:3] + v_BKSE.stride()[:3]),
-            *y_BHTE.stride()[:3],
-            *((0, 0) if bias_1HTS is None else bias_1HTS.stride()[1:3]),
-            *(0 if keep_BS is None else keep_BS.stride(0), heads // key_heads),
-            *(scale, cap),
+        described = attention(
+            q_BHTE, k_BKSE, v_BKSE, y_BHTE, keep_BS, bias_1HTS, scale, cap, dropout
         )
-        bias = None if bias_1HTS is None else bias_1HTS.data_ptr()
-        keep = None if keep_BS is None else keep_BS.data_ptr()
+        bias, keep = address(bias_1HTS), address(keep_BS)
         given = ctypes.addressof(described), q_BHTE.data_ptr(), k_BKSE.data_ptr(), v_BKSE.data_ptr()
         if by_tiles:
             wide = bias_1HTS is not None and bias_1HTS.dtype is torch.float32
-            done = self.library.attend_many(*given, bias, wide, keep, causal, y_BHTE.data_ptr())
+            where = keep, causal, y_BHTE.data_ptr(), address(logs_BHT)
+            done = self.library.attend_many(*given, bias, wide, *where)
         else:
             done = self.library.attend(*given, bias, keep, y_BHTE.data_ptr())
         if not done:
             raise MemoryError(f"no memory for the scores of {keys} keys")
         return y_BHTE
+
+    def attend_back(
+        self,
+        forward: tuple[Tensor, Tensor, Tensor, Tensor],
+        backward: tuple[Tensor, Tensor, Tensor, Tensor],
+        logs_BHT: Tensor,
+        keep_BS: Tensor | None,
+        bias_HST: Tensor | None,
+        dbias_HST: Tensor | None,
+        scale: float,
+        *,
+        causal: bool,
+        dropout: Dropped | None,
+    ) -> None:
+        """Fills dq, dk and dv; `forward` are q, k, v and y of `attend`, `backward` dq, dk, dv and
+        dy. `dbias_HST`, zeros before, gets the gradient of the bias; both are float32."""
+        given = attention(*forward, keep_BS, None, scale, 0.0, dropout)
+        gradients = attention(*backward, None, None, scale, 0.0, None)
+        q, k, v, y = (x.data_ptr() for x in forward)
+        dq, dk, dv, dy = (x.data_ptr() for x in backward)
+        done = self.library.attend_back(
+            *(ctypes.addressof(given), ctypes.addressof(gradients), q, k, v),
+            *(address(bias_HST), address(keep_BS), causal, y, dy, logs_BHT.data_ptr()),
+            *(dq, dk, dv, address(dbias_HST)),
+        )
+        if not done:
+            raise MemoryError(f"no memory for the gradients of {forward[1].shape[2]} keys")
 
     def turn_and_keep(
         self,
@@ -184,6 +234,99 @@ class Kernels:
         """y = activation(gate) up, of gate and up side by side in x: bfloat16, contiguous."""
         width = y.shape[-1]
         self.library.gate(x.data_ptr(), y.numel() // width, width, activation, y.data_ptr())
+
+    # -- training --------------------------------------------------------------------------------
+
+    def norm_back(
+        self,
+        x: Tensor,
+        dy: Tensor,
+        weight_D: Tensor,
+        epsilon: float,
+        skip: Tensor | None,
+        dweight_PD: Tensor | None,
+    ) -> Tensor:
+        """The gradient of float32 rows `x` through `rms_norm`, `skip` added. The weight's is the
+        sum of the rows of `dweight_PD`, zeros before, one for each thread; all contiguous."""
+        width, dx = x.shape[-1], torch.empty_like(x)
+        rows, parts = x.numel() // width, torch.get_num_threads()
+        self.library.norm_back(
+            *(x.data_ptr(), dy.data_ptr(), dy.dtype is torch.float32, weight_D.data_ptr(), epsilon),
+            *(address(skip), rows, width, dx.data_ptr(), address(dweight_PD), parts),
+        )
+        return dx
+
+    def add_dropped(self, x: Tensor, y: Tensor, dropped: "Dropped | None") -> Tensor:
+        """x + dropout(y), float32 and bfloat16, both contiguous."""
+        total = torch.empty_like(x)
+        by = (0, 0, 1.0) if dropped is None else (dropped.level, dropped.seed, dropped.kept)
+        self.library.add_dropped(x.data_ptr(), y.data_ptr(), x.numel(), *by, total.data_ptr())
+        return total
+
+    def add_dropped_back(self, dtotal: Tensor, dropped: "Dropped | None") -> Tensor:
+        """The gradient of y, bfloat16."""
+        dy = torch.empty_like(dtotal, dtype=torch.bfloat16)
+        by = (0, 0, 1.0) if dropped is None else (dropped.level, dropped.seed, dropped.kept)
+        self.library.add_dropped_back(dtotal.data_ptr(), dtotal.numel(), *by, dy.data_ptr())
+        return dy
+
+    def relu_drop(self, x: Tensor, dropped: "Dropped | None") -> Tensor:
+        """max(x, 0) in place, some of it zero by dropout, nothing scaled: bfloat16, contiguous."""
+        by = (0, 0) if dropped is None else (dropped.level, dropped.seed)
+        self.library.relu_drop(x.data_ptr(), x.numel(), *by)
+        return x
+
+    def gate_back(self, x: Tensor, dy: Tensor, activation: int, y: Tensor | None) -> Tensor:
+        """The gradient of `gate`'s x; `y` is filled with what `gate` gave."""
+        width, dx = dy.shape[-1], torch.empty_like(x)
+        self.library.gate_back(
+            *(x.data_ptr(), dy.data_ptr(), dy.numel() // width, width, activation),
+            *(dx.data_ptr(), address(y)),
+        )
+        return dx
+
+    def turn_heads(
+        self, x_BTHE: Tensor, turn: tuple[Tensor, Tensor], out_BTHE: Tensor, *, back: bool
+    ) -> None:
+        """Fills `out` with x turned by half cosines and sines (TE or BTE, contiguous), or turned
+        back: bfloat16, in any layout whose last axis is contiguous."""
+        cosines, sines = turn
+        batch, places, heads, width = x_BTHE.shape
+        strides = ctypes.c_int64 * 3
+        self.library.turn_heads(
+            *(x_BTHE.data_ptr(), strides(*x_BTHE.stride()[:3]), batch, places, heads, width),
+            *(cosines.data_ptr(), sines.data_ptr(), cosines.stride(0) if cosines.dim() == 3 else 0),
+            *(back, out_BTHE.data_ptr(), strides(*out_BTHE.stride()[:3])),
+        )
+
+
+def address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def attention(
+    q_BHTE: Tensor,
+    k_BKSE: Tensor,
+    v_BKSE: Tensor,
+    y_BHTE: Tensor,
+    keep_BS: Tensor | None,
+    bias_1HTS: Tensor | None,
+    scale: float,
+    cap: float,
+    dropout: Dropped | None,
+) -> Attention:
+    """The shapes and strides of an attention."""
+    batch, heads, queries, width = q_BHTE.shape
+    _, key_heads, keys, _ = k_BKSE.shape
+    strides = (x.stride()[:3] for x in (q_BHTE, k_BKSE, v_BKSE, y_BHTE))
+    return Attention(
+        *(batch, heads, queries, keys, width),
+        *chain.from_iterable(strides),
+        *((0, 0) if bias_1HTS is None else bias_1HTS.stride()[1:3]),
+        *(0 if keep_BS is None else keep_BS.stride(0), heads // key_heads),
+        *(scale, cap),
+        *((1.0, 0, 0) if dropout is None else (dropout.kept, dropout.level, dropout.seed)),
+    )
 
 
 def aligned_bytes(size: int) -> Tensor:
@@ -237,7 +380,8 @@ def _built(compiler: str) -> Path:
     # Its file stands for its version: to ask it would start a process at every start of ours.
     stat = Path(compiler).resolve().stat()
     which = (compiler, str(stat.st_size), str(stat.st_mtime_ns))
-    what = "\0".join((SOURCE.read_text(encoding="utf-8"), *which, *FLAGS))
+    texts = [(FOLDER / name).read_text(encoding="utf-8") for name in (HEADER, *SOURCES)]
+    what = "\0".join((*texts, *which, *FLAGS))
     name = hashlib.sha256(what.encode()).hexdigest()[:16]
     folder = cache_folder() / "native"
     built = folder / f"kernels-{name}.so"
@@ -246,13 +390,17 @@ def _built(compiler: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         # In two steps: linked without -fopenmp, it does not bring a second OpenMP library along.
-        parts = [str(Path(temporary) / f"kernels.{end}") for end in ("o", "so")]
+        made = str(Path(temporary) / "kernels.so")
+        objects = [str(Path(temporary) / f"{name}.o") for name in SOURCES]
         for command in (
-            [compiler, *FLAGS, "-c", str(SOURCE), "-o", parts[0]],
-            [compiler, "-shared", parts[0], "-o", parts[1]],
+            *(
+                [compiler, *FLAGS, "-c", str(FOLDER / name), "-o", part]
+                for name, part in zip(SOURCES, objects, strict=True)
+            ),
+            [compiler, "-shared", *objects, "-o", made],
         ):
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)
-        Path(parts[1]).replace(built)  # at once: others may be building it too
+        Path(made).replace(built)  # at once: others may be building it too
     return built
 
 
@@ -281,13 +429,34 @@ def _load(built: Path) -> ctypes.CDLL:
     library.add.restype = None
     library.attend.argtypes = (pointer,) * 7
     library.attend.restype = flag
-    library.attend_many.argtypes = (*(pointer,) * 5, flag, pointer, flag, pointer)
+    library.attend_many.argtypes = (*(pointer,) * 5, flag, pointer, flag, pointer, pointer)
+    library.attend_back.argtypes = (*(pointer,) * 7, flag, *(pointer,) * 7)
+    library.attend_back.restype = flag
     library.attend_many.restype = flag
     library.rms_norm.argtypes = (
         *(pointer, pointer, flag, pointer),
         *(pointer, ctypes.c_float, whole, whole, pointer, flag),
     )
     library.rms_norm.restype = None
+    number, small = ctypes.c_float, ctypes.c_uint32
+    library.norm_back.argtypes = (
+        *(pointer, pointer, flag, pointer, number, pointer, whole, whole),
+        *(pointer, pointer, whole),
+    )
+    library.norm_back.restype = None
+    library.add_dropped.argtypes = (pointer, pointer, whole, small, small, number, pointer)
+    library.add_dropped.restype = None
+    library.add_dropped_back.argtypes = (pointer, whole, small, small, number, pointer)
+    library.add_dropped_back.restype = None
+    library.relu_drop.argtypes = (pointer, whole, small, small)
+    library.relu_drop.restype = None
+    library.gate_back.argtypes = (pointer, pointer, whole, whole, flag, pointer, pointer)
+    library.gate_back.restype = None
+    library.turn_heads.argtypes = (
+        *(pointer, pointer, whole, whole, whole, whole, pointer, pointer),
+        *(whole, flag, pointer, pointer),
+    )
+    library.turn_heads.restype = None
     return library
 
 

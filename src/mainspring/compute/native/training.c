@@ -1,0 +1,367 @@
+/* What training computes backwards on Intel CPUs with AMX and AVX-512, where torch takes many passes:
+   attention, norms, gates. Nothing of the size of the scores is kept from the forward pass: they are
+   computed again (Dao et al., 2022, "FlashAttention", algorithm 4). */
+
+#include "common.h"
+
+enum { PATCH = 32 };  /* keys and queries of a piece of the scores */
+
+static inline int64_t up_to(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+/* Rows as the left factor of products: bfloat16 rows one after another, `count` of them real. */
+static void copy_rows(const uint16_t *x, int64_t place, int64_t count, int64_t rows, int64_t width,
+                      uint16_t *to) {
+    int64_t wide = up_to(width, 32);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t e = 0; e < wide; e += 32)
+            _mm512_store_si512(to + r * wide + e,
+                               _mm512_maskz_loadu_epi16(r < count ? first_32(width - e) : 0,
+                                                        x + r * place + e));
+}
+
+/* Rows as right factors, twice: transposed, 16 of them by 32 of the width in a tile (for products
+   with them), and in pairs, 32 of them by 16 of the width (for sums over them). */
+static void tile_both(const Attention *a, const uint16_t *x, int64_t place, int64_t count,
+                      uint8_t *columns, uint8_t *pairs) {
+    Attention rows = *a;
+    rows.keys = count;
+    rows.k_place = rows.v_place = place;
+    if (columns) tile_keys(&rows, x, columns);
+    tile_values(&rows, x, pairs);
+}
+
+/* 32 left rows times 32 right columns into c, 32 x 32. */
+static void patch(const uint16_t *left, const uint8_t *right, int64_t deep, int two, float *c) {
+    int64_t line = deep * LINE;
+    for (int i = 0; i < 4; i++)
+        if (i == 0) _tile_zero(0);
+        else if (i == 1) _tile_zero(1);
+        else if (i == 2) _tile_zero(2);
+        else _tile_zero(3);
+    for (int64_t e = 0; e < deep; e++) {
+        _tile_loadd(4, left + e * 32, line);
+        _tile_loadd(5, left + deep * 32 * LANES + e * 32, line);
+        _tile_loadd(6, right + e * BLOCK, LINE);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(2, 5, 6);
+        if (two) {
+            _tile_loadd(7, right + (deep + e) * BLOCK, LINE);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, c, PATCH * 4);
+    _tile_stored(1, c + LANES, PATCH * 4);
+    _tile_stored(2, c + LANES * PATCH, PATCH * 4);
+    _tile_stored(3, c + LANES * PATCH + LANES, PATCH * 4);
+}
+
+/* sums (32 rows of `line` numbers) += left, 32 x 32, times the 32 rows held in pairs. */
+static void add_product(const uint16_t *left, const uint8_t *pairs, int64_t wide, float *sums,
+                        int64_t line) {
+    _tile_loadd(4, left, PATCH * 2);
+    _tile_loadd(5, left + LANES * PATCH, PATCH * 2);
+    for (int64_t e = 0; e < wide; e++) {
+        _tile_loadd(0, sums + e * LANES, line * 4);
+        _tile_loadd(1, sums + LANES * line + e * LANES, line * 4);
+        _tile_loadd(6, pairs + e * BLOCK, LINE);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 5, 6);
+        _tile_stored(0, sums + e * LANES, line * 4);
+        _tile_stored(1, sums + LANES * line + e * LANES, line * 4);
+    }
+}
+
+static void write_rows(const float *x, int64_t line, int64_t count, int64_t width, float scale,
+                       uint16_t *y, int64_t place) {
+    __m512 factor = _mm512_set1_ps(scale);
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t e = 0; e < width; e += LANES)
+            store(y + r * place, NARROW, e, first(width - e),
+                  _mm512_mul_ps(_mm512_load_ps(x + r * line + e), factor));
+}
+
+static inline void narrow(uint16_t *to, __m512 value) {
+    _mm256_store_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(value));
+}
+
+/* The gradients of `attend_many`. The strides of dq, dk, dv and dy are those of q, k, v and y in `g`.
+   `bias` and `dbias` are transposed: (heads, keys, queries), contiguous, float32; `dbias`, zeros
+   before, may be null. 0 when there was no memory. */
+int32_t attend_back(const Attention *a, const Attention *g, const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                    const float *bias, const uint8_t *keep, int32_t causal, const uint16_t *y,
+                    const uint16_t *dy, const float *logs, uint16_t *dq, uint16_t *dk, uint16_t *dv,
+                    float *dbias) {
+    int32_t there = 1;
+    int64_t deep = (a->width + 31) / 32, wide = (a->width + LANES - 1) / LANES, line = wide * LANES;
+    int64_t keys = up_to(a->keys, PATCH), queries = up_to(a->queries, PATCH);
+    int64_t kinds = a->heads / a->share, behind = a->keys - a->queries;
+    int64_t row_bytes = deep * LINE, pair_bytes = wide * BLOCK / 32, sum_bytes = line * 4;
+    int64_t bytes = keys * (2 * row_bytes + pair_bytes + 2 * sum_bytes) +
+                    queries * (2 * row_bytes + 2 * pair_bytes + sum_bytes + 8) + 20 * BLOCK;
+    /* The gradient of a bias is a sum over the batch: then each thread has whole heads. */
+    int64_t outer = dbias ? kinds : kinds * a->batch, inner = dbias ? a->batch : 1;
+#pragma omp parallel
+    {
+        uint8_t *at = scratch(bytes);
+        if (!at) there = 0;  /* whoever sees it does nothing; the caller is told */
+        uint16_t *key_rows = (uint16_t *)at, *value_rows = (uint16_t *)(at += keys * row_bytes);
+        uint8_t *key_pairs = at += keys * row_bytes;
+        float *dkeys = (float *)(at += keys * pair_bytes);
+        float *dvalues = (float *)(at += keys * sum_bytes);
+        uint8_t *query_columns = at += keys * sum_bytes;
+        uint8_t *dy_columns = at += queries * row_bytes;
+        uint8_t *query_pairs = at += queries * row_bytes;
+        uint8_t *dy_pairs = at += queries * pair_bytes;
+        float *dqueries = (float *)(at += queries * pair_bytes);
+        float *log = (float *)(at += queries * sum_bytes), *inner_sum = log + queries;
+        float *s = (float *)(at += queries * 8), *p = s + PATCH * PATCH;
+        uint16_t *weights = (uint16_t *)(p + PATCH * PATCH), *dscores = weights + PATCH * PATCH;
+        uint16_t *dscores_by_query = dscores + PATCH * PATCH;
+        __m512 scale = _mm512_set1_ps(a->scale), kept = _mm512_set1_ps(a->drop ? a->kept : 1.0f);
+        configure_tiles();
+#pragma omp for schedule(dynamic)
+        for (int64_t o = 0; o < outer; o++)
+            for (int64_t n = 0; there && n < inner; n++) {
+                int64_t b = dbias ? n : o / kinds, kind = dbias ? o : o % kinds;
+                const uint16_t *k_here = k + b * a->k_batch + kind * a->k_head;
+                const uint16_t *v_here = v + b * a->v_batch + kind * a->v_head;
+                const uint8_t *seen = keep ? keep + b * a->keep_batch : 0;
+                copy_rows(k_here, a->k_place, a->keys, keys, a->width, key_rows);
+                copy_rows(v_here, a->v_place, a->keys, keys, a->width, value_rows);
+                tile_both(a, k_here, a->k_place, a->keys, 0, key_pairs);
+                memset(dkeys, 0, 2 * keys * sum_bytes);
+                for (int64_t h = kind * a->share; h < (kind + 1) * a->share; h++) {
+                    const uint16_t *q_here = q + b * a->q_batch + h * a->q_head;
+                    const uint16_t *y_here = y + b * a->y_batch + h * a->y_head;
+                    const uint16_t *dy_here = dy + b * g->y_batch + h * g->y_head;
+                    uint32_t unit = b * a->heads + h;
+                    tile_both(a, q_here, a->q_place, a->queries, query_columns, query_pairs);
+                    tile_both(a, dy_here, g->y_place, a->queries, dy_columns, dy_pairs);
+                    memset(dqueries, 0, queries * sum_bytes);
+                    for (int64_t t = 0; t < queries; t++) {
+                        __m512 sum = _mm512_setzero_ps();
+                        for (int64_t e = 0; t < a->queries && e < a->width; e += LANES) {
+                            __mmask16 mask = first(a->width - e);
+                            sum = _mm512_fmadd_ps(load(y_here + t * a->y_place, NARROW, e, mask),
+                                                  load(dy_here + t * g->y_place, NARROW, e, mask), sum);
+                        }
+                        inner_sum[t] = _mm512_reduce_add_ps(sum);
+                        log[t] = t < a->queries ? logs[unit * a->queries + t] : INFINITY;
+                    }
+                    for (int64_t j = 0; j < a->keys; j += PATCH)
+                        for (int64_t t = 0; t < a->queries; t += PATCH) {
+                            if (causal && j > t + PATCH - 1 + behind) continue;
+                            int two = t + LANES < a->queries;
+                            patch(key_rows + j * deep * 32, query_columns + t * row_bytes, deep, two, s);
+                            patch(value_rows + j * deep * 32, dy_columns + t * row_bytes, deep, two, p);
+                            for (int64_t r = 0; r < PATCH; r++)
+                                for (int64_t l = 0; l < PATCH; l += LANES) {
+                                    int64_t key = j + r, query = t + l, place = r * PATCH + l;
+                                    __mmask16 real = first(a->queries > query ? a->queries - query : 0);
+                                    if (key >= a->keys || (seen && !seen[key])) real = 0;
+                                    if (causal && key > query + behind)
+                                        real &= key - query - behind >= LANES
+                                                    ? 0
+                                                    : (__mmask16)(0xFFFF << (key - query - behind));
+                                    __m512 weight = _mm512_mul_ps(_mm512_load_ps(s + place), scale);
+                                    if (bias)
+                                        weight = _mm512_add_ps(
+                                            weight, _mm512_maskz_loadu_ps(
+                                                        real, bias + (h * a->keys + key) * a->queries + query));
+                                    weight = exponential(_mm512_sub_ps(weight, _mm512_load_ps(log + query)));
+                                    weight = _mm512_maskz_mov_ps(real, weight);
+                                    __m512 back = _mm512_load_ps(p + place), used = weight;
+                                    if (a->drop) {
+                                        __mmask16 stay = staying(a, unit, query * a->keys + key, a->keys);
+                                        used = _mm512_maskz_mul_ps(stay, weight, kept);
+                                        back = _mm512_maskz_mul_ps(stay, back, kept);
+                                    }
+                                    back = _mm512_sub_ps(back, _mm512_load_ps(inner_sum + query));
+                                    back = _mm512_maskz_mul_ps(real, weight, back);
+                                    narrow(weights + place, used);
+                                    narrow(dscores + place, back);
+                                    _mm512_store_ps(s + place, back);
+                                    if (dbias && real) {
+                                        float *to = dbias + (h * a->keys + key) * a->queries + query;
+                                        __m512 sum = _mm512_maskz_loadu_ps(real, to);
+                                        _mm512_mask_storeu_ps(to, real, _mm512_add_ps(sum, back));
+                                    }
+                                }
+                            for (int64_t l = 0; l < PATCH; l += LANES)
+                                for (int64_t r = 0; r < PATCH; r += LANES) {
+                                    __m512i square[16];
+                                    for (int i = 0; i < 16; i++)
+                                        square[i] = _mm512_load_si512(s + (r + i) * PATCH + l);
+                                    transpose(square);
+                                    for (int i = 0; i < 16; i++)
+                                        narrow(dscores_by_query + (l + i) * PATCH + r,
+                                               _mm512_castsi512_ps(square[i]));
+                                }
+                            add_product(weights, dy_pairs + t * pair_bytes, wide, dvalues + j * line, line);
+                            add_product(dscores, query_pairs + t * pair_bytes, wide, dkeys + j * line, line);
+                            add_product(dscores_by_query, key_pairs + j * pair_bytes, wide,
+                                        dqueries + t * line, line);
+                        }
+                    write_rows(dqueries, line, a->queries, a->width, a->scale,
+                               dq + b * g->q_batch + h * g->q_head, g->q_place);
+                }
+                write_rows(dkeys, line, a->keys, a->width, a->scale,
+                           dk + b * g->k_batch + kind * g->k_head, g->k_place);
+                write_rows(dvalues, line, a->keys, a->width, 1.0f,
+                           dv + b * g->v_batch + kind * g->v_head, g->v_place);
+            }
+        _tile_release();
+    }
+    return there;
+}
+
+/* ---- norms ----------------------------------------------------------------------------------- */
+
+/* The gradients of y = x / sqrt(mean(x^2) + epsilon) * weight, for float32 rows x and dy as it comes:
+   dx, to which `skip` is added where there is one, and, where `dweight` is not null, the weight's:
+   a row of sums for each of `parts` threads, zeros before. */
+void norm_back(const float *x, const void *dy, int32_t dy_wide, const float *weight, float epsilon,
+               const float *skip, int64_t rows, int64_t width, float *dx, float *dweight,
+               int64_t parts) {
+#pragma omp parallel num_threads(parts) if (parts > 1)
+    {
+        float *sums = dweight ? dweight + omp_get_thread_num() * width : 0;
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            const float *from = x + r * width;
+            __m512 squares = _mm512_setzero_ps(), inner = _mm512_setzero_ps();
+            for (int64_t at = 0; at < width; at += LANES) {
+                __mmask16 mask = first(width - at);
+                __m512 value = _mm512_maskz_loadu_ps(mask, from + at);
+                __m512 back = load(dy, dy_wide, r * width + at, mask);
+                squares = _mm512_fmadd_ps(value, value, squares);
+                back = _mm512_mul_ps(back, _mm512_maskz_loadu_ps(mask, weight + at));
+                inner = _mm512_fmadd_ps(value, back, inner);
+            }
+            float factor = 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)width + epsilon);
+            float share = -_mm512_reduce_add_ps(inner) * factor * factor * factor / (float)width;
+            __m512 by = _mm512_set1_ps(factor), of = _mm512_set1_ps(share);
+            for (int64_t at = 0; at < width; at += LANES) {
+                __mmask16 mask = first(width - at);
+                __m512 value = _mm512_maskz_loadu_ps(mask, from + at);
+                __m512 back = _mm512_mul_ps(load(dy, dy_wide, r * width + at, mask), by);
+                if (sums) {
+                    __m512 sum = _mm512_maskz_loadu_ps(mask, sums + at);
+                    _mm512_mask_storeu_ps(sums + at, mask, _mm512_fmadd_ps(back, value, sum));
+                }
+                back = _mm512_mul_ps(back, _mm512_maskz_loadu_ps(mask, weight + at));
+                back = _mm512_fmadd_ps(value, of, back);
+                if (skip) back = _mm512_add_ps(back, _mm512_maskz_loadu_ps(mask, skip + r * width + at));
+                _mm512_mask_storeu_ps(dx + r * width + at, mask, back);
+            }
+        }
+    }
+}
+
+/* ---- what stands between products ------------------------------------------------------------ */
+
+/* 16 numbers that stay or are dropped by their place among all. */
+static inline __mmask16 kept_at(uint32_t seed, uint32_t drop, int64_t at) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    uint32_t base = mix(seed ^ mix((uint32_t)(at >> 32))) + (uint32_t)at;
+    __m512i place = _mm512_add_epi32(_mm512_set1_epi32((int32_t)base), lanes);
+    return _mm512_cmpge_epu32_mask(mix_lanes(place), _mm512_set1_epi32((int32_t)drop));
+}
+
+/* total = x + dropout(y), of float32 x and bfloat16 y. */
+void add_dropped(const float *x, const uint16_t *y, int64_t count, uint32_t drop, uint32_t seed,
+                 float kept, float *total) {
+    __m512 factor = _mm512_set1_ps(kept);
+#pragma omp parallel for schedule(static) if (count > 65536)
+    for (int64_t at = 0; at < count; at += LANES) {
+        __mmask16 mask = first(count - at);
+        __m512 value = load(y, NARROW, at, mask);
+        if (drop) value = _mm512_maskz_mul_ps(kept_at(seed, drop, at), value, factor);
+        value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, x + at));
+        _mm512_mask_storeu_ps(total + at, mask, value);
+    }
+}
+
+/* dy, bfloat16, of the gradient of that total. */
+void add_dropped_back(const float *dtotal, int64_t count, uint32_t drop, uint32_t seed, float kept,
+                      uint16_t *dy) {
+    __m512 factor = _mm512_set1_ps(kept);
+#pragma omp parallel for schedule(static) if (count > 65536)
+    for (int64_t at = 0; at < count; at += LANES) {
+        __mmask16 mask = first(count - at);
+        __m512 value = _mm512_maskz_loadu_ps(mask, dtotal + at);
+        if (drop) value = _mm512_maskz_mul_ps(kept_at(seed, drop, at), value, factor);
+        store(dy, NARROW, at, mask, value);
+    }
+}
+
+/* x = max(x, 0), bfloat16, in place, zero also where dropout takes a number; none is scaled. */
+void relu_drop(uint16_t *x, int64_t count, uint32_t drop, uint32_t seed) {
+#pragma omp parallel for schedule(static) if (count > 65536)
+    for (int64_t at = 0; at < count; at += LANES) {
+        __mmask16 mask = first(count - at), stay = 0xFFFF;
+        if (drop) stay = kept_at(seed, drop, at);
+        __m256i value = _mm256_maskz_loadu_epi16(mask, x + at);
+        stay &= _mm256_cmpgt_epi16_mask(value, _mm256_setzero_si256());
+        _mm256_mask_storeu_epi16(x + at, mask, _mm256_maskz_mov_epi16(stay, value));
+    }
+}
+
+/* The gradients of y = activation(gate) up, for rows of gate and up side by side; dx likewise. Where
+   `y` is not null it is computed again too. All in bfloat16. */
+void gate_back(const uint16_t *x, const uint16_t *dy, int64_t rows, int64_t width,
+               int32_t activation, uint16_t *dx, uint16_t *y) {
+    const __m512 one = _mm512_set1_ps(1.0f);
+#pragma omp parallel for schedule(static) if (rows * width > 65536)
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t at = 0; at < width; at += LANES) {
+            __mmask16 mask = first(width - at);
+            int64_t left = 2 * r * width + at, right = left + width;
+            __m512 value = load(x, NARROW, left, mask), up = load(x, NARROW, right, mask);
+            __m512 back = load(dy, NARROW, r * width + at, mask), inner = value, slope = one;
+            if (activation == TANH_GELU) {
+                __m512 square = _mm512_mul_ps(value, value);
+                __m512 by = _mm512_set1_ps(1.5957691216f), third = _mm512_set1_ps(0.044715f);
+                inner = _mm512_fmadd_ps(_mm512_mul_ps(square, value), third, value);
+                inner = _mm512_mul_ps(inner, by);
+                slope = _mm512_fmadd_ps(square, _mm512_set1_ps(3 * 0.044715f), one);
+                slope = _mm512_mul_ps(slope, by);
+            }
+            __m512 open = logistic(inner), active = _mm512_mul_ps(value, open);
+            slope = _mm512_mul_ps(slope, _mm512_sub_ps(one, open));
+            slope = _mm512_fmadd_ps(slope, active, open);
+            store(dx, NARROW, right, mask, _mm512_mul_ps(back, active));
+            store(dx, NARROW, left, mask, _mm512_mul_ps(_mm512_mul_ps(back, up), slope));
+            if (y) store(y, NARROW, r * width + at, mask, _mm512_mul_ps(active, up));
+        }
+}
+
+/* Turns heads by half cosines and sines (of each place, width / 2): out = x cos + (halves exchanged,
+   the new left one negative) sin; the other way round where `back` is true. Strides of batch, place
+   and head, in numbers, `x` and `out` each; `turn_batch` is 0 where all rows stand alike. */
+void turn_heads(const uint16_t *x, const int64_t *x_strides, int64_t batch, int64_t places,
+                int64_t heads, int64_t width, const uint16_t *cosines, const uint16_t *sines,
+                int64_t turn_batch, int32_t back, uint16_t *out, const int64_t *out_strides) {
+    int64_t half = width / 2;
+#pragma omp parallel for schedule(static) collapse(2)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t t = 0; t < places; t++) {
+            const uint16_t *c = cosines + b * turn_batch + t * half;
+            const uint16_t *s = sines + b * turn_batch + t * half;
+            for (int64_t h = 0; h < heads; h++) {
+                const uint16_t *from = x + b * x_strides[0] + t * x_strides[1] + h * x_strides[2];
+                uint16_t *to = out + b * out_strides[0] + t * out_strides[1] + h * out_strides[2];
+                for (int64_t at = 0; at < half; at += LANES) {
+                    __mmask16 mask = first(half - at);
+                    __m512 left = load(from, NARROW, at, mask), right = load(from, NARROW, half + at, mask);
+                    __m512 cosine = load(c, NARROW, at, mask), sine = load(s, NARROW, at, mask);
+                    if (back) sine = _mm512_sub_ps(_mm512_setzero_ps(), sine);
+                    store(to, NARROW, at, mask,
+                          _mm512_fnmadd_ps(right, sine, _mm512_mul_ps(left, cosine)));
+                    store(to, NARROW, half + at, mask,
+                          _mm512_fmadd_ps(left, sine, _mm512_mul_ps(right, cosine)));
+                }
+            }
+        }
+}

@@ -1,0 +1,243 @@
+"""What the kernels compute backwards, against torch's automatic differentiation in float32."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mainspring import spec
+from mainspring.compute.native import library
+from mainspring.compute.native.library import Dropped
+from mainspring.compute.native.parts import GATES
+from mainspring.compute.native.training import attend_by_tiles, knows
+from mainspring.compute.residual import add_dropped, rms_norm
+from mainspring.core.attention import attend_reference
+from mainspring.core.feed_forward import ACTIVATIONS
+from mainspring.core.masks import AttentionMask
+from mainspring.core.positions import rotate
+
+KERNELS = library.kernels()
+pytestmark = pytest.mark.skipif(KERNELS is None, reason=f"no kernels: {library.why_not()}")
+EXAMPLES = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def numbers(*shape: int, seed: int) -> Tensor:
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return x.bfloat16().float()
+
+
+def near(found: Tensor, expected: Tensor, share: float = 0.02) -> bool:
+    largest = float(expected.abs().max()) + 1e-3
+    return float((found.float() - expected).abs().max()) <= share * largest
+
+
+@EXAMPLES
+@given(
+    batch=st.integers(1, 3),
+    kinds=st.integers(1, 3),
+    group=st.sampled_from([1, 1, 2, 3]),
+    queries=st.sampled_from([1, 5, 16, 17, 32, 40, 70]),
+    keys=st.sampled_from([1, 3, 16, 31, 33, 64, 90]),
+    width=st.sampled_from([8, 16, 24, 64, 80]),
+    causal=st.booleans(),
+    padded=st.booleans(),
+    bias=st.booleans(),
+    narrow_bias=st.booleans(),
+)
+def test_attention_and_its_gradients(
+    batch: int,
+    kinds: int,
+    group: int,
+    queries: int,
+    keys: int,
+    width: int,
+    causal: bool,
+    padded: bool,
+    bias: bool,
+    narrow_bias: bool,
+) -> None:
+    assert KERNELS is not None
+    keys = queries if causal else keys
+    heads = kinds * group
+    leaves = [
+        numbers(batch, n, heads if i == 0 else kinds, width, seed=i)
+        for i, n in enumerate((queries, keys, keys))
+    ]
+    added = numbers(1, heads, queries, keys, seed=5) if bias else None
+    keep = None
+    if padded:
+        keep = torch.rand(batch, keys, generator=torch.Generator().manual_seed(9)) > 0.3
+        keep[0] = False  # sees nothing at all
+    kind = spec.CausalMask() if causal else spec.FullMask()
+    mask = AttentionMask(kind, queries, keys, torch.device("cpu"), keep_BS=keep)
+    assert knows(mask, torch.bfloat16)
+    dy = numbers(batch, heads, queries, width, seed=7)
+    scale = width**-0.5
+    made = []
+    for ours in (True, False):
+        dtype = torch.bfloat16 if ours else torch.float32
+        inputs = [leaf.clone().to(dtype).requires_grad_() for leaf in leaves]
+        bias_dtype = dtype if narrow_bias else torch.float32
+        learnt = None if added is None else added.to(bias_dtype).requires_grad_()
+        q, k, v = (x.transpose(1, 2) for x in inputs)
+        if ours:
+            y = attend_by_tiles(KERNELS, q, k, v, mask, learnt, scale, 0.0)
+        else:
+            y = attend_reference(q, k, v, mask, learnt, scale)
+        y.backward(dy.to(dtype))
+        grads = [x.grad for x in inputs] + ([] if learnt is None else [learnt.grad])
+        made.append([y.detach(), *grads])
+    for found, expected in zip(*made, strict=True):
+        assert found is not None and expected is not None and found.shape == expected.shape
+        assert near(found, expected)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropout_takes_the_same_weights_both_ways(causal: bool) -> None:
+    """With the identity for values the output is the weights themselves: the mask is seen."""
+    assert KERNELS is not None
+    batch, heads, length, share = 2, 3, 48, 0.25
+    q, k = (numbers(batch, heads, length, length, seed=i).bfloat16() for i in range(2))
+    v = torch.eye(length).expand(batch, heads, length, length).contiguous().bfloat16()
+    kind = spec.CausalMask() if causal else spec.FullMask()
+    mask = AttentionMask(kind, length, length, torch.device("cpu"))
+    plain = attend_by_tiles(KERNELS, q, k, v, mask, None, 0.05, 0.0).float()
+    torch.manual_seed(3)
+    v.requires_grad_()
+    q.requires_grad_()
+    found = attend_by_tiles(KERNELS, q, k, v, mask, None, 0.05, share)
+    torch.manual_seed(3)
+    again = attend_by_tiles(KERNELS, q, k, v, mask, None, 0.05, share)
+    assert torch.equal(found, again)
+    seen = plain > 0
+    stays = (found.float() > 0) & seen
+    assert abs(float(stays.sum() / seen.sum()) - (1 - share)) < 0.03
+    assert near(found.detach().float(), plain * stays / (1 - share))
+    # dv = weightsᵀ dy with the same weights; dq by the formula with the same mask.
+    dy = numbers(batch, heads, length, length, seed=8)
+    found.backward(dy.bfloat16())
+    weights = plain * stays / (1 - share)
+    assert v.grad is not None and q.grad is not None
+    assert near(v.grad, weights.transpose(2, 3) @ dy)
+    dscores = weights * dy
+    dscores = dscores - plain * dscores.sum(-1, keepdim=True)
+    assert near(q.grad, 0.05 * dscores @ k.float(), 0.03)
+
+
+@EXAMPLES
+@given(
+    rows=st.sampled_from([1, 2, 7, 130]),
+    width=st.sampled_from([1, 15, 16, 40, 576]),
+    skips=st.booleans(),
+    learns=st.booleans(),
+    narrow=st.booleans(),
+)
+def test_norms(rows: int, width: int, skips: bool, learns: bool, narrow: bool) -> None:
+    norm = torch.nn.RMSNorm(width, eps=1e-6)
+    norm.weight.data = 1 + 0.3 * numbers(width, seed=1)
+    norm.weight.requires_grad_(learns)
+    made = []
+    for ours in (True, False):
+        x = (3 * numbers(2, rows, width, seed=2)).requires_grad_()
+        norm.weight.grad = None
+        if ours:
+            y, on = rms_norm(x, norm, torch.bfloat16)
+            assert y.dtype is torch.bfloat16
+        else:
+            y, on = norm(x), x
+        back = (y.float() * numbers(2, rows, width, seed=3)).sum()
+        if skips:
+            back = back + (on * numbers(2, rows, width, seed=4)).sum()
+        (back if narrow else back.double()).backward()
+        made.append([y.detach(), x.grad, *([norm.weight.grad] if learns else [])])
+    for found, expected in zip(*made, strict=True):
+        assert found is not None and expected is not None
+        assert near(found, expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+@pytest.mark.parametrize("count", [(3, 5, 7), (4, 64, 520)])
+def test_sums_with_dropout(share: float, count: tuple[int, ...]) -> None:
+    x = numbers(*count, seed=1).requires_grad_()
+    y = (numbers(*count, seed=2).abs() + 0.1).bfloat16().requires_grad_()
+    torch.manual_seed(5)
+    total = add_dropped(x, y, share)
+    stays = (total - x).detach() > 0.05
+    if share == 0.0:
+        assert stays.all()
+    elif x.numel() > 1000:
+        assert abs(float(stays.float().mean()) - (1 - share)) < 0.01
+        columns, rows = stays.float().mean((0, 1)), stays.float().mean((1, 2))
+        assert columns.std() < 0.04 and rows.std() < 0.01  # no pattern
+    assert near(total.detach(), (x + y.float() * stays / (1 - share)).detach(), 1e-4)
+    dtotal = numbers(*count, seed=3)
+    total.backward(dtotal)
+    assert x.grad is not None and y.grad is not None
+    assert torch.equal(x.grad, dtotal)
+    assert near(y.grad, dtotal * stays / (1 - share), 0.005)
+    torch.manual_seed(5)
+    assert torch.equal(add_dropped(x, y, share), total)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("width", [1, 16, 50, 300])
+def test_gates(activation: str, width: int) -> None:
+    assert KERNELS is not None
+    function = ACTIVATIONS[activation]
+    x = (4 * numbers(130, 2 * width, seed=1)).requires_grad_()
+    dy = numbers(130, width, seed=2)
+    gate, up = x.chunk(2, 1)
+    expected = function(gate) * up
+    expected.backward(dy)
+    again = torch.empty(130, width, dtype=torch.bfloat16)
+    narrow = x.detach().bfloat16()
+    found = KERNELS.gate_back(narrow, dy.bfloat16(), GATES[function], again)
+    assert x.grad is not None
+    assert near(found, x.grad, 0.01) and near(again, expected.detach(), 0.01)
+    assert torch.equal(KERNELS.gate_back(narrow, dy.bfloat16(), GATES[function], None), found)
+    both = torch.empty_like(again)
+    KERNELS.gate(narrow, GATES[function], both)
+    assert torch.equal(again, both)
+
+
+def test_relu_with_dropout() -> None:
+    assert KERNELS is not None
+    x = numbers(50, 333, seed=1).bfloat16()
+    x[0, :3] = torch.tensor([0.0, -0.0, float("inf")])
+    assert torch.equal(KERNELS.relu_drop(x.clone(), None), x.relu())
+    torch.manual_seed(1)
+    dropped = Dropped.drawn(0.4)
+    found = KERNELS.relu_drop(x.clone(), dropped)
+    stays, positive = found > 0, x > 0
+    assert torch.equal(found, x.relu() * stays) and not (stays & ~positive).any()
+    assert abs(float(stays.sum() / positive.sum()) - 0.6) < 0.02
+
+
+@pytest.mark.parametrize("rows_differ", [False, True])
+@pytest.mark.parametrize("width", [2, 32, 64, 80])
+def test_turned_heads(width: int, rows_differ: bool) -> None:
+    assert KERNELS is not None
+    batch, places, heads = 3, 5, 4
+    angle = numbers(*((batch,) if rows_differ else ()), places, width // 2, seed=1)
+    turn = angle.cos().bfloat16(), angle.sin().bfloat16()
+    every = numbers(batch, places, heads + 2, width, seed=2).bfloat16()
+    x, out = every[:, :, :heads], torch.empty(batch, heads, places, width).bfloat16()
+    KERNELS.turn_heads(x, turn, out.transpose(1, 2), back=False)
+    cos, sin = (torch.cat([part, part], -1).float() for part in turn)
+    if rows_differ:
+        cos, sin = cos[:, None], sin[:, None]
+    assert near(out, rotate(x.float().transpose(1, 2), (cos, sin)), 0.01)
+    again = torch.empty_like(x)
+    KERNELS.turn_heads(out.transpose(1, 2), turn, again, back=True)
+    assert near(again, x.float(), 0.02)
+
+
+def test_a_share_is_kept_to_the_number() -> None:
+    assert Dropped.drawn(0.0) is None
+    torch.manual_seed(0)
+    first, second = Dropped.drawn(0.1), Dropped.drawn(0.1)
+    assert first is not None and second is not None and first.seed != second.seed
+    assert first.kept == pytest.approx(1 / 0.9)
+    torch.manual_seed(0)
+    assert Dropped.drawn(0.1) == first
