@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mainspring.compute.native import library
+
 TILE = 256
 LONG = 1024  # rows from which laying a factor out anew is cheaper than multiplying it as it lies
 
@@ -18,8 +20,13 @@ def transposed(x: Tensor, into: Tensor) -> Tensor:
 
 
 def weight_gradient(dy_ND: Tensor, x_NF: Tensor) -> Tensor:
-    """dyᵀ x. oneDNN reads a left factor that lies transposed at half of its rate, so the narrower
-    of the two is laid out anew: dyᵀ, or xᵀ for (xᵀ dy)ᵀ, which is then a transposed view."""
+    """dyᵀ x, in float32 by our own kernel where it serves, else in their type. oneDNN reads a left
+    factor that lies transposed at half of its rate, so the narrower of the two is laid out anew:
+    dyᵀ, or xᵀ for (xᵀ dy)ᵀ, which is then a transposed view."""
+    kernels = library.kernels() if dy_ND.device.type == "cpu" else None
+    narrow = dy_ND.dtype is x_NF.dtype is torch.bfloat16
+    if kernels is not None and narrow and not dy_ND.shape[1] % 16 and not x_NF.shape[1] % 16:
+        return kernels.weight_gradient(dy_ND.contiguous(), x_NF.contiguous())
     if len(x_NF) < LONG or x_NF.device.type != "cpu":
         return dy_ND.t() @ x_NF
     if dy_ND.shape[1] <= x_NF.shape[1]:
@@ -104,7 +111,7 @@ class ComputeCopy:
         dy_NO = dy.flatten(0, -2)
         dweight = weight_gradient(dy_NO, x.flatten(0, -2))
         made = [
-            torch.empty_like(leaf.weight).copy_(part)
+            part if part.dtype is leaf.weight.dtype else torch.empty_like(leaf.weight).copy_(part)
             for leaf, part in zip(self.leaves, dweight.split(self.rows), strict=True)
         ]
         if self.bias() is not None:

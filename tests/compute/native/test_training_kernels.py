@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mainspring import spec
+from mainspring.compute.copies import weight_gradient
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Dropped
 from mainspring.compute.native.parts import GATES
@@ -154,6 +155,22 @@ def test_norms(rows: int, width: int, skips: bool, learns: bool, narrow: bool) -
     for found, expected in zip(*made, strict=True):
         assert found is not None and expected is not None
         assert near(found, expected)
+
+
+@EXAMPLES
+@given(
+    rows=st.sampled_from([0, 1, 2, 31, 32, 33, 500, 512, 513, 1100]),
+    out=st.sampled_from([16, 32, 48, 160]),
+    width=st.sampled_from([16, 32, 48, 160]),
+)
+def test_gradients_of_weights(rows: int, out: int, width: int) -> None:
+    assert KERNELS is not None
+    dy, x = numbers(rows, out, seed=1), numbers(rows, width, seed=2)
+    found = KERNELS.weight_gradient(dy.bfloat16(), x.bfloat16())
+    assert found.dtype is torch.float32
+    torch.testing.assert_close(found, (dy.double().T @ x.double()).float(), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(weight_gradient(dy.bfloat16(), x.bfloat16()), found)
+    assert weight_gradient(dy[:, :7].bfloat16(), x.bfloat16()).shape == (7, width)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25])

@@ -237,6 +237,16 @@ class Kernels:
 
     # -- training --------------------------------------------------------------------------------
 
+    def weight_gradient(self, dy_NO: Tensor, x_NI: Tensor) -> Tensor:
+        """dyᵀ x in float32, of contiguous bfloat16 rows; both widths are multiples of 16."""
+        rows, out, width = len(dy_NO), dy_NO.shape[1], x_NI.shape[1]
+        dw_OI = (torch.empty if rows else torch.zeros)(out, width)
+        if not self.library.weight_gradient(
+            dy_NO.data_ptr(), x_NI.data_ptr(), rows, out, width, dw_OI.data_ptr()
+        ):
+            raise MemoryError(f"no memory for the gradient of {out} x {width} weights")
+        return dw_OI
+
     def norm_back(
         self,
         x: Tensor,
@@ -438,6 +448,8 @@ def _load(built: Path) -> ctypes.CDLL:
         *(pointer, ctypes.c_float, whole, whole, pointer, flag),
     )
     library.rms_norm.restype = None
+    library.weight_gradient.argtypes = (pointer, pointer, whole, whole, whole, pointer)
+    library.weight_gradient.restype = flag
     number, small = ctypes.c_float, ctypes.c_uint32
     library.norm_back.argtypes = (
         *(pointer, pointer, flag, pointer, number, pointer, whole, whole),

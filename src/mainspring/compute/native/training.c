@@ -216,6 +216,105 @@ int32_t attend_back(const Attention *a, const Attention *g, const uint16_t *q, c
     return there;
 }
 
+/* ---- gradients of weights --------------------------------------------------------------------- */
+
+enum { TOKENS = 512, AHEAD = 4 };  /* taken at a time; tiles that are asked for before their turn */
+
+/* Rows of x, 32 at a time, as tiles of 16 numbers of the width, `next` bytes from one column of tiles
+   to the next: in pairs, as a right factor, or turned so that a number's 32 rows lie side by side, as
+   a left one. Each thread packs some columns. */
+static void pack_rows(const uint16_t *x, int64_t count, int64_t width, int turned, uint8_t *to,
+                      int64_t next) {
+    int64_t columns = width / LANES, threads = omp_get_num_threads(), thread = omp_get_thread_num();
+    int64_t from = columns * thread / threads, end = columns * (thread + 1) / threads;
+    for (int64_t r = 0; r < count; r += 32)
+        for (int64_t c = from; c < end; c++) {
+            __m512i pairs[16];
+            for (int i = 0; i < 16; i++) {
+                const uint16_t *at = x + (r + 2 * i) * width + c * LANES;
+                __m256i even = _mm256_setzero_si256(), odd = even;
+                if (r + 2 * i < count) even = _mm256_loadu_si256((const __m256i *)at);
+                if (r + 2 * i + 1 < count) odd = _mm256_loadu_si256((const __m256i *)(at + width));
+                pairs[i] = _mm512_or_si512(_mm512_cvtepu16_epi32(even),
+                                           _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+            }
+            if (turned) transpose(pairs);
+            uint8_t *tile = to + c * next + r / 32 * BLOCK;
+            for (int i = 0; i < 16; i++) _mm512_store_si512(tile + i * LINE, pairs[i]);
+        }
+}
+
+/* sums (32 x 32 of rows of `line` numbers; less where not `two_down`, `two_across`) = or += the
+   product of tiles over `blocks` times 32 tokens. */
+INLINE void outer(const uint8_t *left, const uint8_t *right, int64_t blocks, int64_t next, float *sums,
+                  int64_t line, int begin, const int two_down, const int two_across) {
+    float *below = sums + LANES * line;
+    if (begin) {
+        _tile_zero(0);
+        if (two_across) _tile_zero(1);
+        if (two_down) _tile_zero(2);
+        if (two_down && two_across) _tile_zero(3);
+    } else {
+        _tile_loadd(0, sums, line * 4);
+        if (two_across) _tile_loadd(1, sums + LANES, line * 4);
+        if (two_down) _tile_loadd(2, below, line * 4);
+        if (two_down && two_across) _tile_loadd(3, below + LANES, line * 4);
+    }
+    for (int64_t b = 0; b < blocks; b++) {
+        for (int i = 0; i < BLOCK; i += LINE) {
+            _mm_prefetch(left + (b + AHEAD) * BLOCK + i, _MM_HINT_T0);
+            if (two_down) _mm_prefetch(left + next + (b + AHEAD) * BLOCK + i, _MM_HINT_T0);
+        }
+        _tile_loadd(4, left + b * BLOCK, LINE);
+        _tile_loadd(6, right + b * BLOCK, LINE);
+        _tile_dpbf16ps(0, 4, 6);
+        if (two_across) _tile_loadd(7, right + next + b * BLOCK, LINE);
+        if (two_across) _tile_dpbf16ps(1, 4, 7);
+        if (two_down) _tile_loadd(5, left + next + b * BLOCK, LINE);
+        if (two_down) _tile_dpbf16ps(2, 5, 6);
+        if (two_down && two_across) _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, sums, line * 4);
+    if (two_across) _tile_stored(1, sums + LANES, line * 4);
+    if (two_down) _tile_stored(2, below, line * 4);
+    if (two_down && two_across) _tile_stored(3, below + LANES, line * 4);
+}
+
+/* dw (out, in) in float32 = dyT x, of bfloat16 rows; `out` and `in` are multiples of 16. 0 when there
+   was no memory. */
+int32_t weight_gradient(const uint16_t *dy, const uint16_t *x, int64_t rows, int64_t out, int64_t in,
+                        float *dw) {
+    int64_t downs = out / LANES, acrosses = in / LANES, next = TOKENS / 32 * BLOCK + LINE;
+    uint8_t *left = scratch((downs + acrosses) * next), *right = left + downs * next;
+    if (!left) return 0;
+#pragma omp parallel
+    {
+        configure_tiles();
+        for (int64_t r = 0; r < rows; r += TOKENS) {
+            int64_t count = rows - r < TOKENS ? rows - r : TOKENS, blocks = (count + 31) / 32;
+            pack_rows(dy + r * out, count, out, 1, left, next);
+            pack_rows(x + r * in, count, in, 0, right, next);
+#pragma omp barrier
+            /* Pieces of the result, along the longer side. */
+            int64_t strips = (acrosses + 1) / 2, lines = (downs + 1) / 2, wide = strips >= lines;
+#pragma omp for schedule(static)
+            for (int64_t s = 0; s < (wide ? strips : lines); s++)
+                for (int64_t l = 0; l < (wide ? lines : strips); l++) {
+                    int64_t d = 2 * (wide ? l : s), c = 2 * (wide ? s : l);
+                    const uint8_t *a = left + d * next, *b = right + c * next;
+                    float *to = dw + d * LANES * in + c * LANES;
+                    int two_down = d + 1 < downs, two_across = c + 1 < acrosses;
+                    if (two_down && two_across) outer(a, b, blocks, next, to, in, r == 0, 1, 1);
+                    else if (two_down) outer(a, b, blocks, next, to, in, r == 0, 1, 0);
+                    else if (two_across) outer(a, b, blocks, next, to, in, r == 0, 0, 1);
+                    else outer(a, b, blocks, next, to, in, r == 0, 0, 0);
+                }
+        }
+        _tile_release();
+    }
+    return 1;
+}
+
 /* ---- norms ----------------------------------------------------------------------------------- */
 
 /* The gradients of y = x / sqrt(mean(x^2) + epsilon) * weight, for float32 rows x and dy as it comes:
