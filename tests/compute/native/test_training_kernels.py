@@ -17,6 +17,7 @@ from mainspring.core.attention import attend_reference
 from mainspring.core.feed_forward import ACTIVATIONS
 from mainspring.core.masks import AttentionMask
 from mainspring.core.positions import rotate
+from mainspring.formulations.token_loss import token_nats
 
 KERNELS = library.kernels()
 pytestmark = pytest.mark.skipif(KERNELS is None, reason=f"no kernels: {library.why_not()}")
@@ -216,6 +217,30 @@ def test_gates(activation: str, width: int) -> None:
     both = torch.empty_like(again)
     KERNELS.gate(narrow, GATES[function], both)
     assert torch.equal(again, both)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.125])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("rows", "width", "vocabulary"), [(1, 8, 3), (40, 16, 100), (9, 64, 1003)])
+def test_the_loss(scale: float, bias: bool, rows: int, width: int, vocabulary: int) -> None:
+    labels = torch.randint(0, vocabulary, (1, rows), generator=torch.Generator().manual_seed(4))
+    labels[0, rows // 2] = vocabulary - 1
+    added = numbers(vocabulary, seed=3) if bias else None
+    made = []
+    for ours in (True, False):
+        dtype = torch.bfloat16 if ours else torch.float32
+        x = (3 * numbers(1, rows, width, seed=1)).to(dtype).requires_grad_()
+        weight = numbers(vocabulary, width, seed=2).requires_grad_()
+        if ours:
+            nats = token_nats(x, weight, labels, bias_V=added, scale=scale, chunk=16)
+        else:
+            logits = scale * x @ weight.T + (0 if added is None else added)
+            nats = torch.nn.functional.cross_entropy(logits[0], labels[0], reduction="none")[None]
+        (nats * numbers(1, rows, seed=5)).sum().backward()
+        made.append([nats.detach(), x.grad, weight.grad])
+    for found, expected in zip(*made, strict=True):
+        assert found is not None and expected is not None
+        assert near(found, expected, 0.03)
 
 
 def test_relu_with_dropout() -> None:

@@ -295,6 +295,38 @@ class Kernels:
         )
         return dx
 
+    def token_nats(
+        self, x_NV: Tensor, bias_V: Tensor | None, scale: float, labels_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(nats, logs) N, float32: the cross-entropy of each label (int64), and what
+        `token_nats_back` needs. Logits are scale x + bias: x bfloat16, bias float32, all
+        contiguous."""
+        rows, width = x_NV.shape
+        logs, nats = torch.empty(rows), torch.empty(rows)
+        self.library.token_nats(
+            *(x_NV.data_ptr(), address(bias_V), scale, labels_N.data_ptr()),
+            *(rows, width, logs.data_ptr(), nats.data_ptr()),
+        )
+        return nats, logs
+
+    def token_nats_back(
+        self,
+        x_NV: Tensor,
+        bias_V: Tensor | None,
+        scale: float,
+        labels_N: Tensor,
+        logs_N: Tensor,
+        dnats_N: Tensor,
+    ) -> Tensor:
+        """The gradient of x, bfloat16, from that of the nats (float32)."""
+        rows, width = x_NV.shape
+        dx_NV = torch.empty_like(x_NV)
+        self.library.token_nats_back(
+            *(x_NV.data_ptr(), address(bias_V), scale, labels_N.data_ptr(), logs_N.data_ptr()),
+            *(dnats_N.data_ptr(), rows, width, dx_NV.data_ptr()),
+        )
+        return dx_NV
+
     def turn_heads(
         self, x_BTHE: Tensor, turn: tuple[Tensor, Tensor], out_BTHE: Tensor, *, back: bool
     ) -> None:
@@ -464,6 +496,14 @@ def _load(built: Path) -> ctypes.CDLL:
     library.relu_drop.restype = None
     library.gate_back.argtypes = (pointer, pointer, whole, whole, flag, pointer, pointer)
     library.gate_back.restype = None
+    library.token_nats.argtypes = (
+        *(pointer, pointer, number, pointer, whole, whole, pointer, pointer),
+    )
+    library.token_nats.restype = None
+    library.token_nats_back.argtypes = (
+        *(pointer, pointer, number, pointer, pointer, pointer, whole, whole, pointer),
+    )
+    library.token_nats_back.restype = None
     library.turn_heads.argtypes = (
         *(pointer, pointer, whole, whole, whole, whole, pointer, pointer),
         *(whole, flag, pointer, pointer),

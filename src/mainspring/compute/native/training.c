@@ -464,3 +464,60 @@ void turn_heads(const uint16_t *x, const int64_t *x_strides, int64_t batch, int6
             }
         }
 }
+
+/* ---- the loss -------------------------------------------------------------------------------- */
+
+static inline __m512 logit(const uint16_t *row, const float *bias, __m512 scale, int64_t at,
+                           __mmask16 mask) {
+    __m512 value = _mm512_mul_ps(load(row, NARROW, at, mask), scale);
+    return bias ? _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, bias + at)) : value;
+}
+
+/* The cross-entropy in nats of each row's label, of logits = scale x + bias in bfloat16 rows; `logs`
+   gets the logarithm of each row's sum of exp(logits). */
+void token_nats(const uint16_t *x, const float *bias, float scale, const int64_t *labels,
+                int64_t rows, int64_t width, float *logs, float *nats) {
+    __m512 by = _mm512_set1_ps(scale);
+    const __m512 none = _mm512_set1_ps(-INFINITY);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const uint16_t *row = x + r * width;
+        __m512 most = none, sum = _mm512_setzero_ps();
+        for (int64_t at = 0; at < width; at += LANES) {
+            __mmask16 mask = first(width - at);
+            most = _mm512_mask_max_ps(most, mask, most, logit(row, bias, by, at, mask));
+        }
+        float largest = _mm512_reduce_max_ps(most);
+        most = _mm512_set1_ps(largest);
+        for (int64_t at = 0; at < width; at += LANES) {
+            __mmask16 mask = first(width - at);
+            __m512 value = exponential(_mm512_sub_ps(logit(row, bias, by, at, mask), most));
+            sum = _mm512_mask_add_ps(sum, mask, sum, value);
+        }
+        float found[LANES];
+        int64_t label = labels[r], block = label / LANES * LANES;
+        _mm512_storeu_ps(found, logit(row, bias, by, block, first(width - block)));
+        logs[r] = largest + logf(_mm512_reduce_add_ps(sum));
+        nats[r] = logs[r] - found[label - block];
+    }
+}
+
+/* dx = scale dnats (exp(logits - log) - 1 at the label), in bfloat16. */
+void token_nats_back(const uint16_t *x, const float *bias, float scale, const int64_t *labels,
+                     const float *logs, const float *dnats, int64_t rows, int64_t width,
+                     uint16_t *dx) {
+    __m512 by = _mm512_set1_ps(scale);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const uint16_t *row = x + r * width;
+        __m512 share = _mm512_set1_ps(scale * dnats[r]), log = _mm512_set1_ps(logs[r]);
+        for (int64_t at = 0; at < width; at += LANES) {
+            __mmask16 mask = first(width - at);
+            __m512 value = exponential(_mm512_sub_ps(logit(row, bias, by, at, mask), log));
+            if (labels[r] >= at && labels[r] < at + LANES)
+                value = _mm512_mask_sub_ps(value, (__mmask16)(1u << (labels[r] - at)), value,
+                                           _mm512_set1_ps(1.0f));
+            store(dx, NARROW, r * width + at, mask, _mm512_mul_ps(value, share));
+        }
+    }
+}
