@@ -42,6 +42,7 @@ from mainspring.compute.feed_forward import (
 from mainspring.compute.hardware import detect
 from mainspring.compute.linear import CopiedLinear, FusedProjections
 from mainspring.compute.lora import LoraLinear
+from mainspring.compute.loss import token_nats_by_kernels
 from mainspring.compute.residual import NarrowRMSNorm, ResidualStep
 from mainspring.compute.swap import swap
 from mainspring.core.attention import (
@@ -52,6 +53,7 @@ from mainspring.core.attention import (
     attend,
 )
 from mainspring.core.feed_forward import FeedForward, Up
+from mainspring.core.heads import VocabularyHead
 from mainspring.core.layer import Layer, PreNorm
 from mainspring.core.masks import AttentionMask
 from mainspring.core.model import Transformer
@@ -222,8 +224,12 @@ def _causal(name: str, old: nn.Module) -> nn.Module:
 
 
 def _widen_heads(model: Transformer, prepared: TrainingModel) -> None:
-    """Heads are the core's own, in float32: what they are given is cast to it."""
+    """Heads are the core's own, in float32: what they are given is cast to it. The loss over a
+    vocabulary does not call its head: it has our own kernels."""
     for head in model.heads.values():
+        if isinstance(head, VocabularyHead) and on_cpu(model):
+            head.nats = token_nats_by_kernels
+            prepared.undo.append(partial(setattr, head, "nats", None))
         hook = head.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
         prepared.undo.append(hook.remove)
 

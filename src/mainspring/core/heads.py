@@ -4,6 +4,8 @@ All are called alike: with the hidden states, the token table that a tied head b
 the real tokens are, for those that pool.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,11 +63,16 @@ def build_hidden(activation: spec.Activation | None, width: int) -> nn.Module:
 
 
 class VocabularyHead(nn.Module):
-    """Logits BTV. When tied it borrows the token table at call time and owns no matrix."""
+    """Logits BTV. When tied it borrows the token table at call time and owns no matrix.
+
+    `nats` is a seam: a way to the cross-entropy of labels that training takes where it is set, in
+    the place of `formulations.token_loss.token_nats`, and that is called alike.
+    """
 
     def __init__(self, head: spec.VocabularyHead, width: int):
         super().__init__()
         self.scale, self.soft_cap = head.scale, head.soft_cap
+        self.nats: Callable[..., Tensor] | None = None
         self.has_layers = head.hidden is not None or head.hidden_norm is not None
         self.hidden = build_hidden(head.hidden, width)
         self.norm = build_optional_norm(head.hidden_norm, width)

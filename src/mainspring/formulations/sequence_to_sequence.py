@@ -150,7 +150,8 @@ def vocabulary_nats(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -
             if head.has_layers:
                 # Layers of a head's own stay float32, whatever the product is computed in.
                 x_BTD = head.norm(head.hidden(x_BTD.float())).to(x_BTD.dtype)
-            return token_nats(x_BTD, out.weight, labels_BT, bias_V=head.bias, scale=head.scale)
+            nats = token_nats if head.nats is None else head.nats
+            return nats(x_BTD, out.weight, labels_BT, bias_V=head.bias, scale=head.scale)
     logits_BTV = model.read("vocabulary", hidden_BTD).float()
     return F.cross_entropy(
         logits_BTV.flatten(0, 1), labels_BT.flatten(), ignore_index=IGNORED, reduction="none"

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mainspring.compute.native import library
 from mainspring.formulations import IGNORED
 
 CHUNK, GPU_CHUNK = 1024, 4096  # tokens whose logits are held at a time
@@ -29,31 +28,22 @@ class _TokenNats(torch.autograd.Function):
     ) -> Tensor:
         narrow_VD = weight_VD.to(x_ND.dtype)
         nats_N = x_ND.new_empty(len(x_ND), dtype=torch.float32)
-        kernels = library.kernels() if x_ND.dtype is torch.bfloat16 else None
-        wide_bias = bias_V is not None and bias_V.dtype is not torch.float32
-        if x_ND.device.type != "cpu" or ctx.needs_input_grad[2] or wide_bias:
-            kernels = None
-        logits_CV, logs = None, []
+        logits_CV = None
         for at in range(0, len(x_ND), chunk):
             logits_CV = x_ND[at : at + chunk] @ narrow_VD.t()
-            if kernels is not None:
-                part = slice(at, at + len(logits_CV))
-                nats_N[part], log = kernels.token_nats(logits_CV, bias_V, scale, labels_N[part])
-                logs.append(log)
-                continue
             for rows, logits_RV, scratch in _blocks(logits_CV, at):
                 wide_RV = _wide(logits_RV, bias_V, scale, scratch[0])
                 torch.log_softmax(wide_RV, -1, out=scratch[1])
                 nats_N[rows] = -scratch[1].gather(1, labels_N[rows, None])[:, 0]
         kept_NV = logits_CV if len(x_ND) <= chunk else None
-        ctx.save_for_backward(x_ND, weight_VD, narrow_VD, bias_V, labels_N, kept_NV, *logs)
-        ctx.scale, ctx.chunk, ctx.kernels = scale, chunk, kernels
+        ctx.save_for_backward(x_ND, weight_VD, narrow_VD, bias_V, labels_N, kept_NV)
+        ctx.scale, ctx.chunk = scale, chunk
         return nats_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dnats_N: Tensor):  # type: ignore[no-untyped-def]
-        x_ND, weight_VD, narrow_VD, bias_V, labels_N, kept_NV, *logs = ctx.saved_tensors
+        x_ND, weight_VD, narrow_VD, bias_V, labels_N, kept_NV = ctx.saved_tensors
         dx_ND = torch.empty_like(x_ND)
         _, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         dweight_VD = None
@@ -61,20 +51,8 @@ class _TokenNats(torch.autograd.Function):
         for at in range(0, len(x_ND), ctx.chunk):
             x_CD = x_ND[at : at + ctx.chunk]
             logits_CV = x_CD @ narrow_VD.t() if kept_NV is None else kept_NV
-            part = slice(at, at + len(logits_CV))
-            if ctx.kernels is not None:
-                dlogits_CV = ctx.kernels.token_nats_back(
-                    logits_CV,
-                    bias_V,
-                    ctx.scale,
-                    labels_N[part],
-                    logs[at // ctx.chunk],
-                    dnats_N[part].contiguous(),
-                )
-                blocks: Iterator[tuple[slice, Tensor, Tensor]] = iter(())
-            else:
-                dlogits_CV, blocks = torch.empty_like(logits_CV), _blocks(logits_CV, at)
-            for rows, logits_RV, scratch in blocks:
+            dlogits_CV = torch.empty_like(logits_CV)
+            for rows, logits_RV, scratch in _blocks(logits_CV, at):
                 wide_RV = _wide(logits_RV, bias_V, ctx.scale, scratch[0])
                 d_RV = torch.softmax(wide_RV, -1, out=scratch[1])
                 d_RV.scatter_add_(1, labels_N[rows, None], d_RV.new_full((len(d_RV), 1), -1.0))

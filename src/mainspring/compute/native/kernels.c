@@ -1,6 +1,7 @@
-/* Products with packed weights, and norms, for Intel CPUs with AMX and AVX-512.
+/* What inference computes on Intel CPUs with AMX and AVX-512: products with packed weights, norms,
+   attention, and what stands between them. Attention of many queries serves training too.
 
-   y = after(x wT + bias) for x of any number of rows, with bfloat16 or 8-bit weights. One layout of
+   Products: y = after(x wT + bias) for x of any number of rows, with bfloat16 or 8-bit weights. One layout of
    the weights serves every number of rows: panels of 16 outputs, each a run of 1 KB blocks, each
    block 16 rows of 64 bytes. Row r of block b holds, output by output, the 4 bytes of the weight
    that begin at byte 64 b + 4 r of its inputs: two bfloat16 numbers or four 8-bit ones. That is a

@@ -1,0 +1,77 @@
+"""The cross-entropy over a vocabulary by our own kernels: one pass over the logits each way."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mainspring.compute.native import library
+from mainspring.compute.native.library import Kernels
+from mainspring.formulations import IGNORED
+from mainspring.formulations.token_loss import CHUNK, token_nats
+
+
+class _TokenNats(torch.autograd.Function):
+    """One number per row of `x_ND`, as in `formulations.token_loss`; the bias does not learn."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx,
+        kernels: Kernels,
+        x_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        labels_N: Tensor,
+        scale: float,
+    ) -> Tensor:
+        narrow_VD = weight_VD.to(x_ND.dtype)
+        nats, logs, logits_CV = [], [], None
+        for x_CD, labels_C in zip(x_ND.split(CHUNK), labels_N.split(CHUNK), strict=True):
+            logits_CV = x_CD @ narrow_VD.t()
+            nats_C, logs_C = kernels.token_nats(logits_CV, bias_V, scale, labels_C)
+            nats.append(nats_C)
+            logs.append(logs_C)
+        kept_NV = logits_CV if len(x_ND) <= CHUNK else None
+        ctx.save_for_backward(
+            x_ND, weight_VD, narrow_VD, bias_V, labels_N, torch.cat(logs), kept_NV
+        )
+        ctx.kernels, ctx.scale = kernels, scale
+        return torch.cat(nats)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dnats_N: Tensor):  # type: ignore[no-untyped-def]
+        x_ND, weight_VD, narrow_VD, bias_V, labels_N, logs_N, kept_NV = ctx.saved_tensors
+        dx_ND, dnats_N = torch.empty_like(x_ND), dnats_N.contiguous()
+        dweight_VD = None
+        for at in range(0, len(x_ND), CHUNK):
+            rows = slice(at, at + CHUNK)
+            logits_CV = x_ND[rows] @ narrow_VD.t() if kept_NV is None else kept_NV
+            dlogits_CV = ctx.kernels.token_nats_back(
+                logits_CV, bias_V, ctx.scale, labels_N[rows], logs_N[rows], dnats_N[rows]
+            )
+            torch.mm(dlogits_CV, narrow_VD, out=dx_ND[rows])
+            if ctx.needs_input_grad[2]:
+                part_VD = dlogits_CV.t() @ x_ND[rows]
+                dweight_VD = (
+                    part_VD.to(weight_VD.dtype) if dweight_VD is None else dweight_VD.add_(part_VD)
+                )
+        return None, dx_ND, dweight_VD, None, None, None
+
+
+def token_nats_by_kernels(
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    labels_BT: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    """As `formulations.token_loss.token_nats`, which serves what the kernels do not."""
+    kernels, real_BT = library.kernels(), labels_BT != IGNORED
+    plain = bias_V is None or (bias_V.dtype is torch.float32 and not bias_V.requires_grad)
+    narrow = hidden_BTD.dtype is torch.bfloat16
+    if kernels is None or not plain or not narrow or not bool(real_BT.any()):
+        return token_nats(hidden_BTD, weight_VD, labels_BT, bias_V=bias_V, scale=scale)
+    x_ND, labels_N = hidden_BTD[real_BT], labels_BT[real_BT]
+    nats_N = _TokenNats.apply(kernels, x_ND, weight_VD, bias_V, labels_N, scale)
+    return nats_N.new_zeros(labels_BT.shape).masked_scatter(real_BT, nats_N)
