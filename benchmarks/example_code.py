@@ -299,9 +299,10 @@ def main() -> int:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     if given.write:
-        from benchmarks.results_page import write
+        from benchmarks.results_page import RECORDS, keep, write
 
-        print(write(given.out))
+        keep(given.out)
+        print(write(RECORDS))
         return 0
     from mainspring.checkpoints.locate import locate
 

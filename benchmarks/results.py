@@ -5,9 +5,9 @@
     python -m benchmarks.results --write                       docs/results.md from what is there
 
 A recipe (`recipes.py`) is a line of `mainspring fit` and one of `mainspring evaluate` on a
-published test split. Each leaves `OUT/NAME.json`; `--write` makes the page and its picture of those
-that are there, and of what `benchmarks.example_code`, `benchmarks.retrieval` and
-`benchmarks.graph_questions` left in the same folder.
+published test split. Each leaves `OUT/NAME.json`; `--write` takes these, and what
+`benchmarks.example_code`, `benchmarks.retrieval` and `benchmarks.graph_questions` left in the same
+folder, into `benchmarks/records`, and makes the page and its picture of all that is there.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.recipes import RECIPES, Recipe
-from benchmarks.results_page import write
+from benchmarks.results_page import RECORDS, keep, write
+from mainspring.compute.hardware import detect
 
 ROOT = Path(__file__).parent.parent
 SEED = 42
@@ -54,6 +55,7 @@ def run(
         "seconds": time.perf_counter() - started,
         "fit": fitted,
         "evaluate": scored,
+        "cores": detect().threads,
         "machine": platform.processor() or platform.machine(),
     }
     (out / f"{recipe.name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False))
@@ -95,7 +97,8 @@ def main() -> int:
         else:
             print(json.dumps(record["evaluate"]["scores"]))
     if given.write:
-        print(write(given.out))
+        keep(given.out)
+        print(write(RECORDS))
     return 1 if failed else 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,24 @@ BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 EXAMPLES = ("entities", "relations", "answer")
 SIDES = {"ours": "`mainspring fit`", "theirs": "example code"}
 
+RECORDS = ROOT / "benchmarks" / "records"
+"""The records of the page, kept with the source: a measurement of one task leaves the others'."""
+NAMES = (
+    *(f"{recipe.name}.json" for recipe in RECIPES),
+    *(f"example-{task}.json" for task in EXAMPLES),
+    RETRIEVAL,
+    GRAPH,
+)
+
 Record = dict[str, Any]
+
+
+def keep(out: Path, records: Path = RECORDS) -> None:
+    """Copies the records that are in `out` to those the page is made of."""
+    records.mkdir(exist_ok=True)
+    for name in NAMES:
+        if (out / name).is_file():
+            shutil.copy(out / name, records / name)
 
 
 def write(out: Path, page: Path = PAGE, picture: Path = PICTURE) -> Path:
@@ -48,11 +66,11 @@ def recipe_lines(records: Sequence[Record], picture: str | None) -> Iterator[str
     yield from (
         "# Results on real data",
         "",
-        "Made by `python -m benchmarks.results --data DATA` on two CPU cores, seed "
-        f"{', '.join(map(str, seeds)) or 42}; each model trained for the minutes shown (evaluation "
-        "and saving apart), then scored on the published test split. Brackets hold 95 % bootstrap "
-        "intervals over the test rows; the margin is the score's distance from the best baseline "
-        "(for bits per byte, how much less).",
+        "Made by `python -m benchmarks.results --data DATA`, seed "
+        f"{', '.join(map(str, seeds)) or 42}; each model trained for the minutes shown on one or "
+        "two CPU cores (evaluation and saving apart), then scored on the published test split. "
+        "Brackets hold 95 % bootstrap intervals over the test rows; the margin is the score's "
+        "distance from the best baseline (for bits per byte, how much less).",
         "",
         *([f"![Scores and baselines]({picture})", ""] if picture else []),
         "| recipe | test rows | score | best baseline | margin | other scores | trained |",
@@ -96,7 +114,9 @@ def _line(recipe: Recipe, record: Record) -> str:
     low, high = found["interval"].get(main, (float("nan"), float("nan")))
     base, apart = baseline(recipe, record), margin(recipe, record)
     rest = ", ".join(f"{name} {found['scores'][name]:.2f}" for name in others)
-    trained = f"{fit['train_seconds'] / 60:.0f} min, {fit['steps']} steps, {fit['tokens']:,} tokens"
+    cores = "1 core" if record["cores"] == 1 else f"{record['cores']} cores"
+    minutes = f"{fit['train_seconds'] / 60:.0f} min on {cores}"
+    trained = f"{minutes}, {fit['steps']} steps, {fit['tokens']:,} tokens"
     return (
         f"| [{recipe.name}](#{recipe.name}) | {found['rows']} | {main} "
         f"**{found['scores'][main]:.2f}** [{low:.2f}, {high:.2f}] | "

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from benchmarks.graph_questions import answered, declined, triples
 from benchmarks.recipes import RECIPES, triples_of_finre
-from benchmarks.results_page import baseline, graph_lines, margin, retrieval_lines, write
+from benchmarks.results_page import (
+    baseline,
+    graph_lines,
+    keep,
+    margin,
+    retrieval_lines,
+    write,
+)
 from benchmarks.retrieval import by_words, paragraphs, recall
 
 import nano
@@ -22,6 +29,7 @@ def record(name: str, score: float, **baselines: float) -> dict[str, Any]:
     return {
         "recipe": name,
         "commands": ["fit x --seed 7 --out runs/x", "evaluate x"],
+        "cores": 2,
         "fit": {"train_seconds": 120.0, "steps": 3, "tokens": 2400, "best_step": 3},
         "evaluate": {
             "scores": scores,
@@ -46,9 +54,14 @@ def test_margins_are_from_the_best_baseline() -> None:
 def test_the_page_is_made_of_what_is_there(tmp_path: Path) -> None:
     for name, score in (("entities-wnut17", 40.0), ("generate-tang", 2.0)):
         (tmp_path / f"{name}.json").write_text(json.dumps(record(name, score, base=1.0)))
-    write(tmp_path, tmp_path / "page.md", tmp_path / "page.png")
+    (tmp_path / "other.json").write_text("{}")
+    kept = tmp_path / "kept"
+    keep(tmp_path, kept)
+    assert sorted(file.stem for file in kept.iterdir()) == ["entities-wnut17", "generate-tang"]
+    write(kept, tmp_path / "page.md", tmp_path / "page.png")
     page = (tmp_path / "page.md").read_text()
     assert "f1 **40.00** [39.00, 41.00] | base 1.00 | +39.00 |" in page
+    assert "| 2 min on 2 cores, 3 steps, 2,400 tokens |" in page
     assert "bits_per_byte **2.00** [1.00, 3.00] | base 1.00 | -1.00 |" in page
     assert "seed 7" in page and "example code" not in page
     assert ("](page.png)" in page) == (tmp_path / "page.png").is_file()
