@@ -1,6 +1,6 @@
-import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,14 +8,21 @@ from mainspring import events
 from mainspring.training.signals import Interrupted, stop_requests
 
 
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C as at a terminal: what is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_first_signal_asks_and_the_second_acts() -> None:
     said: list[events.Event] = []
     with events.listening(said.append), pytest.raises(KeyboardInterrupt), stop_requests() as stop:
         assert not stop
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread: another one would not be woken by it
         assert stop and stop.name == "SIGINT"
-        os.kill(os.getpid(), signal.SIGINT)
-        signal.pause()
+        signal.raise_signal(signal.SIGINT)
     [warning] = said
     assert isinstance(warning, events.Warn) and "once more to stop at once" in warning.text
 
@@ -30,8 +37,7 @@ def test_handlers_are_put_back() -> None:
 def test_work_that_can_be_repeated_is_interrupted() -> None:
     with stop_requests() as stop:
         with pytest.raises(Interrupted), stop.interrupting():
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.pause()
+            signal.raise_signal(signal.SIGTERM)
         assert stop.name == "SIGTERM"
 
 
