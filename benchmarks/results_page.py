@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,12 @@ Record = dict[str, Any]
 
 
 def keep(out: Path, records: Path = RECORDS) -> None:
-    """Copies the records that are in `out` to those the page is made of."""
+    """Copies the records that are in `out` to those the page is made of, without its path."""
     records.mkdir(exist_ok=True)
     for name in NAMES:
         if (out / name).is_file():
-            shutil.copy(out / name, records / name)
+            text = (out / name).read_text(encoding="utf-8")
+            (records / name).write_text(text.replace(str(out), "runs"), encoding="utf-8")
 
 
 def write(out: Path, page: Path = PAGE, picture: Path = PICTURE) -> Path:
