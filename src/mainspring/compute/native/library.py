@@ -69,8 +69,8 @@ class Attention(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Dropped:
-    """Dropout of attention weights: a share of `level` / 2^32 of them, by random numbers that
-    follow from `seed` (0..2^32) and the place."""
+    """Dropout of a share of `level` / 2^32, by random numbers that follow from `seed` (0..2^32) and
+    the place."""
 
     level: int
     seed: int
@@ -85,8 +85,13 @@ class Dropped:
 
     @property
     def kept(self) -> float:
-        """What the weights that stay are multiplied by."""
+        """What the numbers that stay are multiplied by."""
         return 1.0 / (1.0 - self.level / 2**32)
+
+
+def settings(dropped: Dropped | None) -> tuple[int, int, float]:
+    """Level, seed and factor as the kernels take them; a level of 0 is no dropout."""
+    return (0, 0, 1.0) if dropped is None else (dropped.level, dropped.seed, dropped.kept)
 
 
 @dataclass(frozen=True)
@@ -266,24 +271,23 @@ class Kernels:
         )
         return dx
 
-    def add_dropped(self, x: Tensor, y: Tensor, dropped: "Dropped | None") -> Tensor:
+    def add_dropped(self, x: Tensor, y: Tensor, dropped: Dropped | None) -> Tensor:
         """x + dropout(y), float32 and bfloat16, both contiguous."""
-        total = torch.empty_like(x)
-        by = (0, 0, 1.0) if dropped is None else (dropped.level, dropped.seed, dropped.kept)
+        total, by = torch.empty_like(x), settings(dropped)
         self.library.add_dropped(x.data_ptr(), y.data_ptr(), x.numel(), *by, total.data_ptr())
         return total
 
-    def add_dropped_back(self, dtotal: Tensor, dropped: "Dropped | None") -> Tensor:
+    def add_dropped_back(self, dtotal: Tensor, dropped: Dropped | None) -> Tensor:
         """The gradient of y, bfloat16."""
         dy = torch.empty_like(dtotal, dtype=torch.bfloat16)
-        by = (0, 0, 1.0) if dropped is None else (dropped.level, dropped.seed, dropped.kept)
+        by = settings(dropped)
         self.library.add_dropped_back(dtotal.data_ptr(), dtotal.numel(), *by, dy.data_ptr())
         return dy
 
-    def relu_drop(self, x: Tensor, dropped: "Dropped | None") -> Tensor:
+    def relu_drop(self, x: Tensor, dropped: Dropped | None) -> Tensor:
         """max(x, 0) in place, some of it zero by dropout, nothing scaled: bfloat16, contiguous."""
-        by = (0, 0) if dropped is None else (dropped.level, dropped.seed)
-        self.library.relu_drop(x.data_ptr(), x.numel(), *by)
+        level, seed, _ = settings(dropped)
+        self.library.relu_drop(x.data_ptr(), x.numel(), level, seed)
         return x
 
     def gate_back(self, x: Tensor, dy: Tensor, activation: int, y: Tensor | None) -> Tensor:
@@ -361,13 +365,13 @@ def attention(
     batch, heads, queries, width = q_BHTE.shape
     _, key_heads, keys, _ = k_BKSE.shape
     strides = (x.stride()[:3] for x in (q_BHTE, k_BKSE, v_BKSE, y_BHTE))
+    level, seed, kept = settings(dropout)
     return Attention(
         *(batch, heads, queries, keys, width),
         *chain.from_iterable(strides),
         *((0, 0) if bias_1HTS is None else bias_1HTS.stride()[1:3]),
         *(0 if keep_BS is None else keep_BS.stride(0), heads // key_heads),
-        *(scale, cap),
-        *((1.0, 0, 0) if dropout is None else (dropout.kept, dropout.level, dropout.seed)),
+        *(scale, cap, kept, level, seed),
     )
 
 
@@ -472,9 +476,9 @@ def _load(built: Path) -> ctypes.CDLL:
     library.attend.argtypes = (pointer,) * 7
     library.attend.restype = flag
     library.attend_many.argtypes = (*(pointer,) * 5, flag, pointer, flag, pointer, pointer)
+    library.attend_many.restype = flag
     library.attend_back.argtypes = (*(pointer,) * 7, flag, *(pointer,) * 7)
     library.attend_back.restype = flag
-    library.attend_many.restype = flag
     library.rms_norm.argtypes = (
         *(pointer, pointer, flag, pointer),
         *(pointer, ctypes.c_float, whole, whole, pointer, flag),

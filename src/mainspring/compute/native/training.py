@@ -98,7 +98,7 @@ def attend_by_tiles(
     dropout: float,
 ) -> Tensor:
     """As `core.attention.attend` under a mask that the kernels know: all in bfloat16 and the
-    numbers of a head side by side. Key heads may be fewer, where there is no bias."""
+    numbers of a head side by side. Key heads may be fewer."""
     keep_BS = None if mask.keep_BS is None else mask.keep_BS.bool().contiguous()
     causal = not isinstance(mask.kind, spec.FullMask)
     return _Attend.apply(
