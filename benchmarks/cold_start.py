@@ -85,7 +85,8 @@ def _first_steps(context: Context) -> dict[str, list[tuple[float, int]]]:
     contestants, _ = training_speed.prepared(
         context, context.scale.speed_size, context.scale.speed_tokens
     )
-    contestants = [c for c in contestants if c.name != training_speed.BEST[1]]
+    shown = training_speed.OURS, training_speed.DEFAULTS, training_speed.BEST[0]
+    contestants = [c for c in contestants if c.name in shown]
     found: dict[str, list[tuple[float, int]]] = {}
     for number in range(max(1, context.scale.cold_rounds // 2)):
         context.say(f"first training steps, round {number + 1}")

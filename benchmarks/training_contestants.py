@@ -31,7 +31,8 @@ class TrainingSetup:
 
     `warmup` counts steps, after it the rate stays (`total` 0) or falls linearly to zero at `total`.
     `attention` names transformers' implementation, None its default. With `batch_tokens` None the
-    Trainer makes its own batches, else everyone takes those of the batch plan.
+    Trainer makes its own batches, else everyone takes those of the batch plan. Its own are
+    `DEFAULT_ROWS` random rows or, where `alike` is given, so many rows of like lengths.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class TrainingSetup:
     total: int = 0
     seed: int = 17
     attention: str | None = None
+    alike: int | None = None
     device: str = "cpu"
 
     def plan(self, epoch: int) -> BatchPlan:
@@ -208,8 +210,7 @@ def trainer(setup: TrainingSetup, turns: Turns) -> None:
         def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             turns.answer(
                 f"Seq2SeqTrainer, attention {model.config._attn_implementation}, "
-                f"optimizer {args.optim.value}, "
-                + ("its own batches of 8" if setup.batch_tokens is None else "our batches")
+                f"optimizer {args.optim.value}, {_batches_in_words(setup)}"
             )
             self.wait(control)
 
@@ -235,6 +236,8 @@ def trainer(setup: TrainingSetup, turns: Turns) -> None:
             lr_scheduler_type="constant",
             weight_decay=DECAY,
             max_steps=SUPPLY,
+            per_device_train_batch_size=setup.alike or DEFAULT_ROWS,
+            train_sampling_strategy="group_by_length" if setup.alike else "random",
             seed=setup.seed,
             report_to="none",
             save_strategy="no",
@@ -250,6 +253,14 @@ def trainer(setup: TrainingSetup, turns: Turns) -> None:
         )
         watched.remove_callback(transformers.PrinterCallback)
         watched.train()
+
+
+def _batches_in_words(setup: TrainingSetup) -> str:
+    if setup.batch_tokens is not None:
+        return "our batches"
+    return f"its own batches of {setup.alike or DEFAULT_ROWS}" + (
+        " rows of like lengths" if setup.alike else ""
+    )
 
 
 @dataclass(frozen=True)

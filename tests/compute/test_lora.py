@@ -229,7 +229,7 @@ def test_the_fast_parts_are_there():
     model = adapted("llama", 1)
     prepare_for_training(model, "bfloat16")
     kinds = {type(module).__name__ for module in model.decoder.modules()}
-    assert {"CausalSelfAttention", "SmoothFeedForward", "FusedProjections"} <= kinds
+    assert {"FusedSelfAttention", "SmoothFeedForward", "FusedProjections"} <= kinds
     assert isinstance(model.decoder.layers[0].feed_forward, SmoothFeedForward)
 
 

@@ -26,7 +26,8 @@ def tiny(dropout: float = 0.0, **changes: object) -> Transformer:
         "dropout_rate": dropout,
         **changes,
     }
-    return build(FAMILY.spec(config, ()), seed=1).train()
+    names = () if config["tie_word_embeddings"] else ("lm_head.weight",)
+    return build(FAMILY.spec(config, names), seed=1).train()
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:

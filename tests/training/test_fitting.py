@@ -348,3 +348,14 @@ def test_pretraining_resumes_to_the_same_bits(tmp_path: Path, nano_size: str) ->
 def test_no_file_of_a_run_is_a_pickle(trained: Path) -> None:
     names = {file.suffix for file in trained.rglob("*") if file.is_file()}
     assert names == {".json", ".jsonl", ".safetensors", ".md"}
+
+
+def test_without_metric_rows_the_loss_picks_the_checkpoint(
+    data: Path, tmp_path: Path, nano_size: str
+) -> None:
+    result = run(data, tmp_path / "out", metric_rows=0)
+    rows = nano.read_jsonl(tmp_path / "out" / "metrics.jsonl")
+    losses = {row["step"]: row["valid_loss"] for row in rows if "valid_loss" in row}
+    assert set(result.scores) == {"loss"} and len(losses) > 1
+    assert result.best == result.scores["loss"] == pytest.approx(min(losses.values()), abs=1e-5)
+    assert losses[result.best_step] == min(losses.values())

@@ -8,15 +8,12 @@ sees it.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mainspring import spec
-from mainspring.compute.linear import FusedProjections, linear
 from mainspring.compute.native import library
-from mainspring.compute.native.library import Kernels
-from mainspring.core.attention import SelfAttention
-from mainspring.core.cache import LayerCache
+from mainspring.compute.native.training import attend_joined
 from mainspring.core.masks import AttentionMask
 
 BLOCK = 128  # queries of a block, at most
@@ -116,76 +113,6 @@ class _Attend(torch.autograd.Function):
         return dqkv_BTX, None, None, None
 
 
-class _AttendByTiles(torch.autograd.Function):
-    """As `_Attend`, by our own kernels."""
-
-    @staticmethod
-    def forward(  # type: ignore[no-untyped-def]
-        ctx,
-        kernels: Kernels,
-        qkv_BTX: Tensor,
-        heads: tuple[int, int],
-        turn: tuple[Tensor, Tensor] | None,
-        scale: float,
-    ) -> Tensor:
-        queries, keys = heads[0], heads[0] + heads[1]
-        qkv_BTNE = qkv_BTX.contiguous().unflatten(-1, (keys + heads[1], -1))
-        qk_BTNE = qkv_BTNE[:, :, :keys]
-        if turn is not None:
-            qk_BTNE = torch.empty(qk_BTNE.shape, dtype=torch.bfloat16)
-            kernels.turn_heads(qkv_BTNE[:, :, :keys], turn, qk_BTNE, back=False)
-        q_BHTE, k_BKTE = (
-            qk_BTNE[:, :, :queries].transpose(1, 2),
-            qk_BTNE[:, :, queries:].transpose(1, 2),
-        )
-        v_BKTE = qkv_BTNE[:, :, keys:].transpose(1, 2)
-        batch, length = qkv_BTX.shape[:2]
-        logs_BHT = qkv_BTX.new_empty(batch, queries, length, dtype=torch.float32)
-        y_BHTE = kernels.attend(
-            q_BHTE,
-            k_BKTE,
-            v_BKTE,
-            None,
-            None,
-            scale,
-            causal=True,
-            by_tiles=True,
-            logs_BHT=logs_BHT,
-        )
-        ctx.save_for_backward(q_BHTE, k_BKTE, v_BKTE, y_BHTE, logs_BHT)
-        ctx.kernels, ctx.turn, ctx.scale = kernels, turn, scale
-        return y_BHTE.transpose(1, 2).flatten(2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy_BTD: Tensor):  # type: ignore[no-untyped-def]
-        q_BHTE, k_BKTE, v_BKTE, y_BHTE, logs_BHT = ctx.saved_tensors
-        batch, queries, length, width = q_BHTE.shape
-        keys = queries + k_BKTE.shape[1]
-        dqkv_BTNE = dy_BTD.new_empty(batch, length, keys + k_BKTE.shape[1], width)
-        into = dqkv_BTNE[:, :, :keys]
-        dqk_BTNE = into if ctx.turn is None else torch.empty(into.shape, dtype=torch.bfloat16)
-        ctx.kernels.attend_back(
-            (q_BHTE, k_BKTE, v_BKTE, y_BHTE),
-            (
-                dqk_BTNE[:, :, :queries].transpose(1, 2),
-                dqk_BTNE[:, :, queries:].transpose(1, 2),
-                dqkv_BTNE[:, :, keys:].transpose(1, 2),
-                dy_BTD.contiguous().unflatten(-1, (-1, width)).transpose(1, 2),
-            ),
-            logs_BHT,
-            None,
-            None,
-            None,
-            ctx.scale,
-            causal=True,
-            dropout=None,
-        )
-        if ctx.turn is not None:
-            ctx.kernels.turn_heads(dqk_BTNE, ctx.turn, into, back=True)
-        return None, dqkv_BTNE.flatten(2), None, None, None
-
-
 def _split(qkv_BTX: Tensor, heads: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Views of the queries (B, K, heads that share a key, T, E), the keys and the values BKTE."""
     queries, kinds = heads
@@ -194,6 +121,17 @@ def _split(qkv_BTX: Tensor, heads: tuple[int, int]) -> tuple[Tensor, Tensor, Ten
     q_BTHE, k_BTKE, v_BTKE = x_BTNE.split([queries, kinds, kinds], 2)
     q_BKGTE = q_BTHE.unflatten(2, (kinds, -1)).permute(0, 2, 3, 1, 4)
     return q_BKGTE, k_BTKE.transpose(1, 2), v_BTKE.transpose(1, 2)
+
+
+def half_turn(
+    turn: tuple[Tensor, Tensor] | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor] | None:
+    """The cosines and sines of the left halves of heads: those of the right ones are the same."""
+    if turn is None:
+        return None
+    half = turn[0].shape[-1] // 2
+    cos, sin = (part[..., :half].to(dtype) for part in turn)
+    return cos, sin
 
 
 def causal_attend(
@@ -207,50 +145,13 @@ def causal_attend(
     `qkv_BTX` are queries, keys and values side by side, `heads` how many query and key heads,
     `turn` the rotary cosines and sines (TE or B1TE).
     """
-    if turn is not None:
-        half = turn[0].shape[-1] // 2
-        cos, sin = (part[..., :half].to(qkv_BTX.dtype) for part in turn)
-        turn = cos, sin
+    turn = half_turn(turn, qkv_BTX.dtype)
     kernels = library.kernels()
     if kernels is not None and qkv_BTX.dtype is torch.bfloat16:
-        if turn is not None:
-            cos, sin = ((x[:, 0] if x.dim() == 4 else x).contiguous() for x in turn)
-            turn = cos, sin
-        return _AttendByTiles.apply(kernels, qkv_BTX, heads, turn, scale)
+        return attend_joined(kernels, qkv_BTX, heads, turn, None, None, scale, 0.0)
     if turn is not None and turn[0].dim() == 4:
         turn = turn[0][:, :, None], turn[1][:, :, None]
     return _Attend.apply(qkv_BTX, heads, turn, scale)
-
-
-class CausalSelfAttention(SelfAttention):
-    """In the place of a `SelfAttention` whose projections are fused. Where there is more to do than
-    `causal_attend` does (a cache, a bias, dropout, a window, no gradient), the core's own runs."""
-
-    def __init__(self, old: SelfAttention, heads: tuple[int, int]):
-        nn.Module.__init__(self)
-        self.__dict__.update(old.__dict__)
-        self.heads = heads
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        mask: AttentionMask,
-        bias_1HTS: Tensor | None = None,
-        turn: tuple[Tensor, Tensor] | None = None,
-        cache: LayerCache | None = None,
-    ) -> Tensor:
-        drops = self.training and self.dropout > 0.0
-        plain = bias_1HTS is None and cache is None and not self.cap and not drops
-        plain = plain and x_BTD.device.type == "cpu"  # torch's fused kernels serve others
-        if not plain or not torch.is_grad_enabled() or not is_causal(mask):
-            return super().forward(x_BTD, mask, bias_1HTS, turn, cache)
-        assert isinstance(self.qkv, FusedProjections)
-        qkv_BTX = linear(x_BTD, self.qkv.copy)
-        if not isinstance(self.query_norm, nn.Identity):
-            q, k, v = map(self.split, qkv_BTX.split(self.qkv.copy.rows, -1))
-            parts = self.query_norm(q), self.key_norm(k), v
-            qkv_BTX = torch.cat([part.transpose(1, 2).flatten(2) for part in parts], -1)
-        return self.o(causal_attend(qkv_BTX, self.heads, turn, self.scale))
 
 
 def is_causal(mask: AttentionMask) -> bool:

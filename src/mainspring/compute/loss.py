@@ -1,11 +1,15 @@
 """The cross-entropy over a vocabulary by our own kernels: one pass over the logits each way."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mainspring.compute.copies import weight_gradient
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Kernels
+from mainspring.compute.tables import TableGradient
 from mainspring.formulations import IGNORED
 from mainspring.formulations.token_loss import CHUNK, token_nats
 
@@ -22,6 +26,7 @@ class _TokenNats(torch.autograd.Function):
         bias_V: Tensor | None,
         labels_N: Tensor,
         scale: float,
+        table: TableGradient | None,
     ) -> Tensor:
         narrow_VD = weight_VD.to(x_ND.dtype)
         nats, logs, logits_CV = [], [], None
@@ -34,7 +39,7 @@ class _TokenNats(torch.autograd.Function):
         ctx.save_for_backward(
             x_ND, weight_VD, narrow_VD, bias_V, labels_N, torch.cat(logs), kept_NV
         )
-        ctx.kernels, ctx.scale = kernels, scale
+        ctx.kernels, ctx.scale, ctx.table = kernels, scale, table
         return torch.cat(nats)
 
     @staticmethod
@@ -51,11 +56,13 @@ class _TokenNats(torch.autograd.Function):
             )
             torch.mm(dlogits_CV, narrow_VD, out=dx_ND[rows])
             if ctx.needs_input_grad[2]:
-                part_VD = dlogits_CV.t() @ x_ND[rows]
+                part_VD = weight_gradient(dlogits_CV, x_ND[rows])
                 dweight_VD = (
                     part_VD.to(weight_VD.dtype) if dweight_VD is None else dweight_VD.add_(part_VD)
                 )
-        return None, dx_ND, dweight_VD, None, None, None
+        if ctx.table is not None and dweight_VD is not None:
+            ctx.table.begin(dweight_VD)
+        return None, dx_ND, dweight_VD, None, None, None, None
 
 
 def token_nats_by_kernels(
@@ -65,13 +72,16 @@ def token_nats_by_kernels(
     *,
     bias_V: Tensor | None = None,
     scale: float = 1.0,
+    tables: Sequence[TableGradient] = (),
 ) -> Tensor:
-    """As `formulations.token_loss.token_nats`, which serves what the kernels do not."""
+    """As `formulations.token_loss.token_nats`, which serves what the kernels do not. Where the
+    weight is that of one of `tables`, its lookups are told of the gradient."""
     kernels, real_BT = library.kernels(), labels_BT != IGNORED
     plain = bias_V is None or (bias_V.dtype is torch.float32 and not bias_V.requires_grad)
     narrow = hidden_BTD.dtype is torch.bfloat16
     if kernels is None or not plain or not narrow or not bool(real_BT.any()):
         return token_nats(hidden_BTD, weight_VD, labels_BT, bias_V=bias_V, scale=scale)
     x_ND, labels_N = hidden_BTD[real_BT], labels_BT[real_BT]
-    nats_N = _TokenNats.apply(kernels, x_ND, weight_VD, bias_V, labels_N, scale)
+    table = next((table for table in tables if table.weight_VD is weight_VD), None)
+    nats_N = _TokenNats.apply(kernels, x_ND, weight_VD, bias_V, labels_N, scale, table)
     return nats_N.new_zeros(labels_BT.shape).masked_scatter(real_BT, nats_N)

@@ -19,7 +19,7 @@ What a GPU does well by torch's own kernels (dropout, norms, attention, what is 
 of a feed-forward network) is left to them there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -30,7 +30,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mainspring.compute.adapted import AdaptedCopy
 from mainspring.compute.attention import training_attend
-from mainspring.compute.causal import CausalSelfAttention
 from mainspring.compute.copies import ComputeCopy
 from mainspring.compute.dropout import Dropout
 from mainspring.compute.feed_forward import (
@@ -44,7 +43,9 @@ from mainspring.compute.linear import CopiedLinear, FusedProjections
 from mainspring.compute.lora import LoraLinear
 from mainspring.compute.loss import token_nats_by_kernels
 from mainspring.compute.residual import NarrowRMSNorm, ResidualStep
+from mainspring.compute.self_attention import FusedSelfAttention
 from mainspring.compute.swap import swap
+from mainspring.compute.tables import TableGradient, join_gradients
 from mainspring.core.attention import (
     CrossAttention,
     KeyValue,
@@ -128,9 +129,8 @@ def prepare_for_training(
         for stack in (model.encoder, model.decoder):
             if stack is not None:
                 _narrow(stack, prepared)
-        _widen_heads(model, prepared)
-        if on_cpu(model):
-            _sparse_table_gradients(model, prepared)
+        tables = _lookups(model, prepared) if on_cpu(model) else []
+        _widen_heads(model, prepared, tables)
     if on_cpu(model):
         swapped = swap(model, _is_dropout, _cheap_dropout)
         prepared.undo.append(swapped.undo)
@@ -206,48 +206,43 @@ def _narrow(stack: nn.Module, prepared: TrainingModel) -> None:
 
     prepared.undo.append(swap(stack, matches, lambda name, _: made[name]).undo)
     if cpu:
-        prepared.undo.append(swap(stack, _is_fused_attention, _causal).undo)
+        prepared.undo.append(swap(stack, _has_fused_projections, _fused).undo)
     for module in stack.modules():
         if isinstance(module, SelfAttention | CrossAttention) and module.attend is attend:
             module.attend = training_attend
             prepared.undo.append(partial(setattr, module, "attend", attend))
 
 
-def _is_fused_attention(name: str, module: nn.Module) -> bool:
+def _has_fused_projections(name: str, module: nn.Module) -> bool:
     return type(module) is SelfAttention and isinstance(module.qkv, FusedProjections)
 
 
-def _causal(name: str, old: nn.Module) -> nn.Module:
+def _fused(name: str, old: nn.Module) -> nn.Module:
     assert isinstance(old, SelfAttention) and isinstance(old.qkv, FusedProjections)
     queries, keys, _ = old.qkv.copy.rows
-    return CausalSelfAttention(old, (queries // old.head_width, keys // old.head_width))
+    return FusedSelfAttention(old, (queries // old.head_width, keys // old.head_width))
 
 
-def _widen_heads(model: Transformer, prepared: TrainingModel) -> None:
+def _widen_heads(
+    model: Transformer, prepared: TrainingModel, tables: Sequence[TableGradient]
+) -> None:
     """Heads are the core's own, in float32: what they are given is cast to it. The loss over a
     vocabulary does not call its head: it has our own kernels."""
     for head in model.heads.values():
         if isinstance(head, VocabularyHead) and on_cpu(model):
-            head.nats = token_nats_by_kernels
+            head.nats = partial(token_nats_by_kernels, tables=tables)
             prepared.undo.append(partial(setattr, head, "nats", None))
         hook = head.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
         prepared.undo.append(hook.remove)
 
 
-def _sparse_table_gradients(model: Transformer, prepared: TrainingModel) -> None:
-    """Looking tokens up changes few rows: their gradients are added as rows to the head's.
-
-    A table that no head reads in a backward pass is left with rows alone; they are made dense.
-    """
+def _lookups(model: Transformer, prepared: TrainingModel) -> list[TableGradient]:
+    """Tables whose lookups add their rows to the head's gradient."""
+    found = []
     for table in model.tables.values():
         assert isinstance(table, nn.Embedding)
-        if not table.weight.requires_grad:
-            continue
-        table.sparse = True
-        hook = table.weight.register_post_accumulate_grad_hook(_dense_gradient)
-        prepared.undo += [hook.remove, partial(setattr, table, "sparse", False)]
-
-
-def _dense_gradient(parameter: Tensor) -> None:
-    if parameter.grad is not None and parameter.grad.is_sparse:
-        parameter.grad = parameter.grad.to_dense()
+        if table.weight.requires_grad:
+            gradient, end = join_gradients(table)
+            prepared.undo.append(end)
+            found.append(gradient)
+    return found

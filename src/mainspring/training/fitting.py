@@ -321,8 +321,8 @@ class _Run:
             seconds=None if options["minutes"] is None else 60 * options["minutes"],
             pace=batches.tokens / len(batches.batches) / timing.tokens_per_second,
             patience=options["patience"],
-            best=self.task.best,
-            higher_is_better=self.task.higher_is_better,
+            best=self.task.best if self.scored else "loss",
+            higher_is_better=self.task.higher_is_better and bool(self.scored),
         )
 
     # -- what is remembered ----------------------------------------------------------------------

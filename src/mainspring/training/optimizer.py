@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mainspring.compute.native import library
 from mainspring.errors import BadOption
 
 Optimizers = Literal["adamw", "adafactor"]
@@ -78,8 +79,20 @@ def clip_gradients(parameters: list[Tensor], most: float) -> float:
     With `most` 0 nothing is scaled.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
+    kernels = library.kernels() if all(map(_plain, gradients)) else None
+    if kernels is not None:
+        found = kernels.norm(gradients)
+        if found > most > 0:
+            kernels.multiply(gradients, most / found)
+        return found
     norm = torch.nn.utils.get_total_norm(gradients)
     found = float(norm)
     if found > most > 0:
         torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return found
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether the kernels take it as an array of numbers."""
+    in_memory = x.device.type == "cpu" and x.layout is torch.strided
+    return in_memory and x.dtype is torch.float32 and x.is_contiguous()

@@ -13,7 +13,7 @@ from mainspring.compute.loss import token_nats_by_kernels
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Dropped
 from mainspring.compute.native.parts import GATES
-from mainspring.compute.native.training import attend_by_tiles, knows
+from mainspring.compute.native.training import attend_by_tiles, attend_joined, knows
 from mainspring.compute.residual import add_dropped, rms_norm
 from mainspring.core.attention import attend_reference
 from mainspring.core.feed_forward import ACTIVATIONS
@@ -94,6 +94,80 @@ def test_attention_and_its_gradients(
     for found, expected in zip(*made, strict=True):
         assert found is not None and expected is not None and found.shape == expected.shape
         assert near(found, expected)
+
+
+@EXAMPLES
+@given(
+    kinds=st.integers(1, 3),
+    group=st.sampled_from([1, 2, 3]),
+    length=st.sampled_from([1, 5, 17, 32, 40]),
+    width=st.sampled_from([8, 16, 64]),
+    causal=st.booleans(),
+    padded=st.booleans(),
+    turned=st.booleans(),
+    bias=st.booleans(),
+    dropout=st.sampled_from([0.0, 0.3]),
+)
+def test_attention_of_joined_projections(
+    kinds: int,
+    group: int,
+    length: int,
+    width: int,
+    causal: bool,
+    padded: bool,
+    turned: bool,
+    bias: bool,
+    dropout: float,
+) -> None:
+    """The same numbers as with queries, keys and values apart, and the same gradients."""
+    assert KERNELS is not None
+    batch, heads = 2, kinds * group
+    counts = heads, kinds
+    joined = numbers(batch, length, (heads + 2 * kinds) * width, seed=1).bfloat16()
+    added = numbers(1, heads, length, length, seed=5) if bias else None
+    keep = torch.rand(batch, length, generator=torch.Generator().manual_seed(9)) > 0.3
+    kind = spec.CausalMask() if causal else spec.FullMask()
+    mask = AttentionMask(
+        kind, length, length, torch.device("cpu"), keep_BS=keep if padded else None
+    )
+    angle = numbers(length, width // 2, seed=6)
+    turn = (angle.cos().bfloat16(), angle.sin().bfloat16()) if turned else None
+    dy = numbers(batch, length, heads * width, seed=7).bfloat16()
+    made = []
+    for side_by_side in (True, False):
+        x = joined.clone().requires_grad_()
+        learnt = None if added is None else added.clone().requires_grad_()
+        torch.manual_seed(4)
+        if side_by_side:
+            y = attend_joined(KERNELS, x, counts, turn, mask, learnt, width**-0.5, dropout)
+        else:
+            q, k, v = (
+                part.unflatten(-1, (-1, width)).transpose(1, 2)
+                for part in x.split([heads * width, kinds * width, kinds * width], -1)
+            )
+            if turn is not None:
+                full = torch.cat([turn[0]] * 2, -1).float(), torch.cat([turn[1]] * 2, -1).float()
+                q, k = (rotate(part.float(), full).bfloat16() for part in (q, k))
+            y = attend_by_tiles(KERNELS, q, k, v, mask, learnt, width**-0.5, dropout)
+            y = y.transpose(1, 2).flatten(2)
+        y.backward(dy)
+        made.append([y.detach(), x.grad] + ([] if learnt is None else [learnt.grad]))
+    for found, expected in zip(*made, strict=True):
+        assert found is not None and expected is not None
+        assert near(found, expected.float()) if turned else torch.equal(found, expected)
+
+
+def test_norms_of_many_tensors_and_their_scaling() -> None:
+    assert KERNELS is not None
+    tensors = [
+        numbers(*shape, seed=i) for i, shape in enumerate([(3,), (70_000,), (130, 700), (1,)])
+    ]
+    before = [x.clone() for x in tensors]
+    expected = float(torch.cat([x.double().flatten() for x in tensors]).norm())
+    assert abs(KERNELS.norm(tensors) - expected) < 1e-5 * expected
+    KERNELS.multiply(tensors, 0.25)
+    assert all(torch.equal(x, 0.25 * y) for x, y in zip(tensors, before, strict=True))
+    assert KERNELS.norm([]) == 0.0
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -12,10 +12,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -345,6 +347,21 @@ class Kernels:
             *(back, out_BTHE.data_ptr(), strides(*out_BTHE.stride()[:3])),
         )
 
+    def norm(self, tensors: Sequence[Tensor]) -> float:
+        """The joint length of all numbers of the tensors: float32, contiguous."""
+        return float(self.library.sum_of_squares(*_arrays(tensors))) ** 0.5
+
+    def multiply(self, tensors: Sequence[Tensor], factor: float) -> None:
+        """Multiplies all numbers of the tensors in place: float32, contiguous."""
+        self.library.scale_all(*_arrays(tensors), factor)
+
+
+def _arrays(tensors: Sequence[Tensor]) -> tuple[ctypes.Array[Any], ctypes.Array[Any], int]:
+    """Addresses, lengths and their number."""
+    count = len(tensors)
+    addresses = (ctypes.c_void_p * count)(*(x.data_ptr() for x in tensors))
+    return addresses, (ctypes.c_int64 * count)(*(x.numel() for x in tensors)), count
+
 
 def address(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
@@ -508,6 +525,10 @@ def _load(built: Path) -> ctypes.CDLL:
         *(pointer, pointer, number, pointer, pointer, pointer, whole, whole, pointer),
     )
     library.token_nats_back.restype = None
+    library.sum_of_squares.argtypes = (pointer, pointer, whole)
+    library.sum_of_squares.restype = ctypes.c_double
+    library.scale_all.argtypes = (pointer, pointer, whole, number)
+    library.scale_all.restype = None
     library.turn_heads.argtypes = (
         *(pointer, pointer, whole, whole, whole, whole, pointer, pointer),
         *(whole, flag, pointer, pointer),

@@ -218,7 +218,7 @@ int32_t attend_back(const Attention *a, const Attention *g, const uint16_t *q, c
 
 /* ---- gradients of weights --------------------------------------------------------------------- */
 
-enum { TOKENS = 512, AHEAD = 4 };  /* taken at a time; tiles that are asked for before their turn */
+enum { TOKENS = 384 };  /* taken at a time */
 
 /* Rows of x, 32 at a time, as tiles of 16 numbers of the width, `next` bytes from one column of tiles
    to the next: in pairs, as a right factor, or turned so that a number's 32 rows lie side by side, as
@@ -245,26 +245,19 @@ static void pack_rows(const uint16_t *x, int64_t count, int64_t width, int turne
 }
 
 /* sums (32 x 32 of rows of `line` numbers; less where not `two_down`, `two_across`) = or += the
-   product of tiles over `blocks` times 32 tokens. */
+   product of tiles over `blocks` times 32 tokens. The sums are asked for while the tiles multiply. */
 INLINE void outer(const uint8_t *left, const uint8_t *right, int64_t blocks, int64_t next, float *sums,
                   int64_t line, int begin, const int two_down, const int two_across) {
-    float *below = sums + LANES * line;
-    if (begin) {
-        _tile_zero(0);
-        if (two_across) _tile_zero(1);
-        if (two_down) _tile_zero(2);
-        if (two_down && two_across) _tile_zero(3);
-    } else {
-        _tile_loadd(0, sums, line * 4);
-        if (two_across) _tile_loadd(1, sums + LANES, line * 4);
-        if (two_down) _tile_loadd(2, below, line * 4);
-        if (two_down && two_across) _tile_loadd(3, below + LANES, line * 4);
-    }
+    const int64_t down = two_down ? 2 * LANES : LANES, across = two_across ? 2 : 1;
+    _Alignas(64) float product[4 * LANES * LANES];
+    _tile_zero(0);
+    if (two_across) _tile_zero(1);
+    if (two_down) _tile_zero(2);
+    if (two_down && two_across) _tile_zero(3);
     for (int64_t b = 0; b < blocks; b++) {
-        for (int i = 0; i < BLOCK; i += LINE) {
-            _mm_prefetch(left + (b + AHEAD) * BLOCK + i, _MM_HINT_T0);
-            if (two_down) _mm_prefetch(left + next + (b + AHEAD) * BLOCK + i, _MM_HINT_T0);
-        }
+        for (int64_t r = b * down / blocks; r < (b + 1) * down / blocks; r++)
+            for (int64_t c = 0; c < across; c++)
+                _mm_prefetch(sums + r * line + c * LANES, _MM_HINT_T0);
         _tile_loadd(4, left + b * BLOCK, LINE);
         _tile_loadd(6, right + b * BLOCK, LINE);
         _tile_dpbf16ps(0, 4, 6);
@@ -274,10 +267,17 @@ INLINE void outer(const uint8_t *left, const uint8_t *right, int64_t blocks, int
         if (two_down) _tile_dpbf16ps(2, 5, 6);
         if (two_down && two_across) _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, sums, line * 4);
-    if (two_across) _tile_stored(1, sums + LANES, line * 4);
-    if (two_down) _tile_stored(2, below, line * 4);
-    if (two_down && two_across) _tile_stored(3, below + LANES, line * 4);
+    _tile_stored(0, product, 2 * LINE);
+    if (two_across) _tile_stored(1, product + LANES, 2 * LINE);
+    if (two_down) _tile_stored(2, product + 2 * LANES * LANES, 2 * LINE);
+    if (two_down && two_across) _tile_stored(3, product + 2 * LANES * LANES + LANES, 2 * LINE);
+    for (int64_t r = 0; r < down; r++)
+        for (int64_t c = 0; c < across; c++) {
+            __m512 value = _mm512_load_ps(product + (r * 2 + c) * LANES);
+            float *to = sums + r * line + c * LANES;
+            if (!begin) value = _mm512_add_ps(value, _mm512_loadu_ps(to));
+            _mm512_storeu_ps(to, value);
+        }
 }
 
 /* dw (out, in) in float32 = dyT x, of bfloat16 rows; `out` and `in` are multiples of 16. 0 when there
@@ -518,6 +518,50 @@ void token_nats_back(const uint16_t *x, const float *bias, float scale, const in
                 value = _mm512_mask_sub_ps(value, (__mmask16)(1u << (labels[r] - at)), value,
                                            _mm512_set1_ps(1.0f));
             store(dx, NARROW, r * width + at, mask, _mm512_mul_ps(value, share));
+        }
+    }
+}
+
+/* ---- clipping -------------------------------------------------------------------------------- */
+
+enum { PIECE = 16384 };  /* numbers whose squares are summed in single precision */
+
+/* The sum of the squares of all numbers of `count` arrays: one order of adding, whatever threads. */
+double sum_of_squares(const float *const *arrays, const int64_t *lengths, int64_t count) {
+    double total = 0.0;
+    for (int64_t n = 0; n < count; n++) {
+        const float *x = arrays[n];
+        int64_t pieces = (lengths[n] + PIECE - 1) / PIECE;
+        double *sums = scratch(pieces * sizeof(double));
+        if (!sums) return NAN;
+#pragma omp parallel for schedule(static) if (pieces > 4)
+        for (int64_t p = 0; p < pieces; p++) {
+            int64_t end = (p + 1) * PIECE < lengths[n] ? (p + 1) * PIECE : lengths[n];
+            __m512 sum[4];
+            for (int i = 0; i < 4; i++) sum[i] = _mm512_setzero_ps();
+            for (int64_t at = p * PIECE; at < end; at += 4 * LANES)
+                for (int i = 0; i < 4; i++) {
+                    int64_t left = end - at - i * LANES;
+                    __m512 value = _mm512_maskz_loadu_ps(first(left > 0 ? left : 0), x + at + i * LANES);
+                    sum[i] = _mm512_fmadd_ps(value, value, sum[i]);
+                }
+            sums[p] = 0.0;
+            for (int i = 0; i < 4; i++) sums[p] += (double)_mm512_reduce_add_ps(sum[i]);
+        }
+        for (int64_t p = 0; p < pieces; p++) total += sums[p];
+    }
+    return total;
+}
+
+/* Multiplies all numbers of `count` arrays, in place. */
+void scale_all(float *const *arrays, const int64_t *lengths, int64_t count, float factor) {
+    __m512 by = _mm512_set1_ps(factor);
+    for (int64_t n = 0; n < count; n++) {
+        float *x = arrays[n];
+#pragma omp parallel for schedule(static) if (lengths[n] > 65536)
+        for (int64_t at = 0; at < lengths[n]; at += LANES) {
+            __mmask16 mask = first(lengths[n] - at);
+            _mm512_mask_storeu_ps(x + at, mask, _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + at), by));
         }
     }
 }
