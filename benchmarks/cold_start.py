@@ -85,8 +85,7 @@ def _first_steps(context: Context) -> dict[str, list[tuple[float, int]]]:
     contestants, _ = training_speed.prepared(
         context, context.scale.speed_size, context.scale.speed_tokens
     )
-    shown = training_speed.OURS, training_speed.DEFAULTS, training_speed.BEST[0]
-    contestants = [c for c in contestants if c.name in shown]
+    contestants = [c for c in contestants if c.name != training_speed.ALIKE]
     found: dict[str, list[tuple[float, int]]] = {}
     for number in range(max(1, context.scale.cold_rounds // 2)):
         context.say(f"first training steps, round {number + 1}")
@@ -148,10 +147,10 @@ def _summary_ratios(found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[
 
 
 def _step_ratios(steps: dict[str, list[tuple[float, int]]]) -> list[Ratio]:
-    ours, theirs = steps[training_speed.OURS], steps.get(training_speed.BEST[0])
+    ours, theirs = steps[training_speed.OURS], steps.get(training_speed.BATCHES)
     if theirs is None:
         return []
-    names = training_speed.OURS, training_speed.BEST[0]
+    names = training_speed.OURS, training_speed.BATCHES
     peaks = ratio([peak for _, peak in ours], [peak for _, peak in theirs])
     times = ratio([seconds for seconds, _ in ours], [seconds for seconds, _ in theirs])
     return [

@@ -9,11 +9,11 @@ from benchmarks.measure import ratio, spread, turn_order
 from benchmarks.products import Rates, TrainingProducts, play
 from benchmarks.training_contestants import Steps, Trained, falls
 from benchmarks.training_speed import (
+    BATCHES,
     DEFAULTS,
     OURS,
     PRODUCTS,
     VOCABULARY,
-    best,
     mean_products,
     prepared,
     product_rate,
@@ -127,13 +127,12 @@ def result(size: str, spec: Model, rounds: Rounds) -> Result:
 
 def _ratios(size: str, speeds: dict[str, list[float]], peaks: dict[str, int]) -> tuple[Ratio, ...]:
     found = []
-    for name in (DEFAULTS, best(speeds)):
-        if name is not None and name in speeds:
+    for name in (DEFAULTS, BATCHES):
+        if name in speeds:
             against = ratio(speeds[OURS], speeds[name])
             found.append(Ratio(f"training {size} on a card, real tokens/s", OURS, name, against))
-    name = best(speeds)
-    if name is not None:
-        share = spread([peaks[OURS] / peaks[name]])
+    if BATCHES in speeds:
+        share = spread([peaks[OURS] / peaks[BATCHES]])
         what = f"training {size} on a card, peak memory"
-        found.append(Ratio(what, OURS, name, share, less=True))
+        found.append(Ratio(what, OURS, BATCHES, share, less=True))
     return tuple(found)
