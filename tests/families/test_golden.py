@@ -19,17 +19,23 @@ RECORDS = {
     for record in json.loads(file.read_text())
 }
 
+INDEXES = {r["checkpoint"]: r for r in json.loads((GOLDEN.parent / "indexes.json").read_text())}
+
+
+def full_names(short: str) -> list[str]:
+    """ "{0-11}" in a name stands for twelve."""
+    several = re.search(r"\{0-(\d+)\}", short)
+    numbers = range(int(several[1]) + 1) if several else (0,)
+    return [re.sub(r"\{.*\}", str(i), short) for i in numbers]
+
 
 def tensors(record: dict) -> dict[str, torch.Tensor]:
-    """The checkpoint's tensors on the meta device; "{0-11}" in a name stands for twelve."""
-    found = {}
-    for name, shape in record["tensors"].items():
-        several = re.search(r"\{0-(\d+)\}", name)
-        numbers = range(int(several[1]) + 1) if several else (0,)
-        for i in numbers:
-            full = re.sub(r"\{.*\}", str(i), name)
-            found[full] = torch.empty(shape, device="meta")
-    return found
+    """The checkpoint's tensors on the meta device."""
+    return {
+        name: torch.empty(shape, device="meta")
+        for short, shape in record["tensors"].items()
+        for name in full_names(short)
+    }
 
 
 def test_every_family_has_a_checkpoint():
@@ -53,3 +59,16 @@ def test_all_tensors_of_a_real_checkpoint_are_accounted_for(checkpoint):
         for name, tensor in named.items()
         if name in saved or not is_ignored(name, family.ignored)
     }
+
+
+@pytest.mark.parametrize("checkpoint", INDEXES)
+def test_what_is_saved_has_the_names_and_the_size_of_a_published_checkpoint(checkpoint):
+    """By the index that lies beside the shards of checkpoints of billions of weights."""
+    record = INDEXES[checkpoint]
+    config, names = record["config"], {n for short in record["names"] for n in full_names(short)}
+    family = family_of(config["model_type"])
+    model = build(family.spec(config, names))
+    saved = to_theirs(family.pairs(model.spec), model.state_dict())
+    assert set(saved) == names
+    width = getattr(torch, record["dtype"]).itemsize
+    assert sum(tensor.numel() for tensor in saved.values()) * width == record["bytes"]
