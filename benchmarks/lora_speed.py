@@ -1,6 +1,7 @@
 """How fast SmolLM2-135M learns by LoRA on real pairs: whole optimizer steps, real tokens only."""
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from benchmarks import material
@@ -19,14 +20,28 @@ SOURCE, TARGET = 512, 128  # token limits
 
 
 def run(context: Context) -> Result:
+    """Beside one peer after the other: all at once take more memory than most machines have."""
+    tokens = context.scale.lora_tokens
+    folder, rows, weights = prepared(context)
+    ours = Contestant(OURS, mainspring, LoraSetup(folder, rows, tokens))
+    parts = [
+        _beside(
+            context, [ours, Contestant(name, peft, LoraSetup(folder, rows, size), PEER)], weights
+        )
+        for name, size in ((SIXTEEN, None), (SAME, tokens))
+    ]
+    return Result(
+        tables=tuple(chain.from_iterable(part.tables for part in parts)),
+        ratios=tuple(chain.from_iterable(part.ratios for part in parts)),
+        checks=tuple(chain.from_iterable(part.checks for part in parts)),
+        skipped=tuple(chain.from_iterable(part.skipped for part in parts)),
+        data={name: part.data for name, part in zip((SIXTEEN, SAME), parts, strict=True)},
+    )
+
+
+def _beside(context: Context, contestants: list[Contestant], weights: str) -> Result:
     """Blocks of steps, interleaved; the first block of each warms up."""
     scale = context.scale
-    folder, rows, weights = prepared(context)
-    contestants = [
-        Contestant(OURS, mainspring, LoraSetup(folder, rows, scale.lora_tokens)),
-        Contestant(SIXTEEN, peft, LoraSetup(folder, rows, None), PEER),
-        Contestant(SAME, peft, LoraSetup(folder, rows, scale.lora_tokens), PEER),
-    ]
     done: dict[str, list[Trained]] = {}
     with playing(contestants) as team:
         for number in range(scale.lora_rounds + 1):
