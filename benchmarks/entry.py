@@ -1,6 +1,6 @@
 """The records of the benchmark: what an entry is, what it is given and what it gives back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,21 @@ class Result:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+
+
+def joined(results: Iterable[Result]) -> Result:
+    """All of them as one."""
+    whole = Result()
+    for part in results:
+        whole = Result(
+            whole.tables + part.tables,
+            whole.ratios + part.ratios,
+            whole.checks + part.checks,
+            whole.skipped + part.skipped,
+            whole.notes + part.notes,
+            whole.data | part.data,
+        )
+    return whole
 
 
 @dataclass(frozen=True)

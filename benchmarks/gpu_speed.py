@@ -1,11 +1,11 @@
 """How fast T5 trains and models write on a card, ours beside transformers; all in bfloat16."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from benchmarks import gpu_generation, gpu_training
-from benchmarks.entry import Check, Context, Entry, Result
+from benchmarks.entry import Check, Context, Entry, Result, joined
 from benchmarks.turns import ContestantFailed
 
 DEVICE = "cuda"
@@ -42,21 +42,6 @@ def _tried(name: str, part: Callable[[], Result]) -> Result:
     except ContestantFailed as problem:
         last = str(problem).strip().splitlines()[-1]
         return Result(checks=(Check(f"{name} runs to its end", last, False),))
-
-
-def joined(results: Iterable[Result]) -> Result:
-    """All of them as one."""
-    whole = Result()
-    for part in results:
-        whole = Result(
-            whole.tables + part.tables,
-            whole.ratios + part.ratios,
-            whole.checks + part.checks,
-            whole.skipped + part.skipped,
-            whole.notes + part.notes,
-            whole.data | part.data,
-        )
-    return whole
 
 
 ENTRY = Entry(

@@ -1,11 +1,10 @@
 """How fast SmolLM2-135M learns by LoRA on real pairs: whole optimizer steps, real tokens only."""
 
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from benchmarks import material
-from benchmarks.entry import Check, Context, Entry, Ratio, Result, Table
+from benchmarks.entry import Check, Context, Entry, Ratio, Result, Table, joined
 from benchmarks.lora_contestants import ROWS, LoraSetup, mainspring, peft
 from benchmarks.measure import ratio, spread, turn_order
 from benchmarks.training_contestants import Steps, Trained, falls
@@ -24,19 +23,12 @@ def run(context: Context) -> Result:
     tokens = context.scale.lora_tokens
     folder, rows, weights = prepared(context)
     ours = Contestant(OURS, mainspring, LoraSetup(folder, rows, tokens))
-    parts = [
-        _beside(
-            context, [ours, Contestant(name, peft, LoraSetup(folder, rows, size), PEER)], weights
-        )
-        for name, size in ((SIXTEEN, None), (SAME, tokens))
-    ]
-    return Result(
-        tables=tuple(chain.from_iterable(part.tables for part in parts)),
-        ratios=tuple(chain.from_iterable(part.ratios for part in parts)),
-        checks=tuple(chain.from_iterable(part.checks for part in parts)),
-        skipped=tuple(chain.from_iterable(part.skipped for part in parts)),
-        data={name: part.data for name, part in zip((SIXTEEN, SAME), parts, strict=True)},
-    )
+    parts = []
+    for name, size in ((SIXTEEN, None), (SAME, tokens)):
+        theirs = Contestant(name, peft, LoraSetup(folder, rows, size), PEER)
+        part = _beside(context, [ours, theirs], weights)
+        parts.append(replace(part, data={name: part.data}))
+    return joined(parts)
 
 
 def _beside(context: Context, contestants: list[Contestant], weights: str) -> Result:

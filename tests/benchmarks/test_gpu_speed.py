@@ -11,7 +11,7 @@ import torch
 from benchmarks.__main__ import entry, main
 from benchmarks.arithmetic import Product
 from benchmarks.card import Peak
-from benchmarks.entry import QUICK, Check, Context, Result
+from benchmarks.entry import QUICK, Check, Context, Result, joined
 from benchmarks.generation_contestants import GenerationSetup, Job, Made
 from benchmarks.products import DecodingProducts, Read, TrainingProducts
 from benchmarks.report import document, load, record, save
@@ -88,7 +88,7 @@ def test_a_part_that_fails_leaves_the_others() -> None:
         raise ContestantFailed("somebody: Traceback\nOutOfMemoryError: too much")
 
     failed = gpu_speed._tried("training", breaks)
-    whole = gpu_speed.joined([Result(notes=("one",), data={"a": 1}), failed, Result(data={"b": 2})])
+    whole = joined([Result(notes=("one",), data={"a": 1}), failed, Result(data={"b": 2})])
     assert whole.checks == (Check("training runs to its end", "OutOfMemoryError: too much", False),)
     assert (whole.notes, whole.data) == (("one",), {"a": 1, "b": 2})
 

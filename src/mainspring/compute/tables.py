@@ -9,7 +9,6 @@ the head's gradient where it lies.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -44,10 +43,13 @@ class TableGradient:
 
 class _LookUp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight_VD: Tensor, ids: Tensor, gradient: TableGradient) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, weight_VD: Tensor, ids: Tensor, found: Tensor, gradient: TableGradient
+    ) -> Tensor:
+        """What was `found` for the ids already; only its gradient goes another way."""
         ctx.save_for_backward(ids)
         ctx.gradient = gradient
-        return F.embedding(ids, weight_VD)
+        return found
 
     @staticmethod
     @once_differentiable
@@ -58,7 +60,7 @@ class _LookUp(torch.autograd.Function):
         rows_VD = torch.sparse_coo_tensor(
             ids.reshape(1, -1), dy.reshape(-1, shape[1]), shape, check_invariants=False
         )
-        return None if gradient.add_rows(rows_VD) else rows_VD, None, None
+        return None if gradient.add_rows(rows_VD) else rows_VD, None, None, None
 
 
 def join_gradients(table: nn.Embedding) -> tuple[TableGradient, Callable[[], None]]:
@@ -71,7 +73,9 @@ def join_gradients(table: nn.Embedding) -> tuple[TableGradient, Callable[[], Non
 
     def look_up(module: nn.Module, ids: tuple[Tensor], found: Tensor) -> Tensor:
         assert isinstance(module, nn.Embedding)
-        return _LookUp.apply(module.weight, *ids, gradient) if found.requires_grad else found
+        if not found.requires_grad:
+            return found
+        return _LookUp.apply(module.weight, *ids, found.detach(), gradient)
 
     def finish(parameter: Tensor) -> None:
         gradient.end()
