@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--write",
         action="store_true",
-        help="write docs/benchmarks.md and its plot from the results in --out",
+        help="write docs/benchmarks.md and its plot from the results in --out, and stop",
     )
     return made
 
@@ -69,6 +69,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if given.list:
         for name in ENTRIES:
             print(f"{name:<18} {entry(name).question}")
+        return 0
+    if given.write:
+        _write(given.out)
         return 0
     settle(given.threads)
     from benchmarks import report
@@ -98,8 +101,6 @@ def main(words: Sequence[str] | None = None) -> int:
         print("\n".join(report.lines(made)))
         failed += [f"{name}: {check.what}" for check in result.checks if not check.holds]
         print(f"\n{made.seconds:,.0f} s", flush=True)
-    if given.write:
-        _write(context)
     for what in failed:
         print(f"does not hold: {what}", file=sys.stderr)
     return 1 if failed else 0
@@ -114,11 +115,11 @@ def _say(text: str) -> None:
     print(f"  {text}", flush=True)
 
 
-def _write(context: Context) -> None:
-    """The page and its picture, from what is in OUT."""
+def _write(out: Path) -> None:
+    """The page and its picture, from the results that are there."""
     from benchmarks import plot, report
 
-    files = [context.out / f"{name}.json" for name in ENTRIES]
+    files = [out / f"{name}.json" for name in ENTRIES]
     records = [report.load(file) for file in files if file.is_file()]
     page, picture = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.png"
     drawn = plot.draw(records, picture)

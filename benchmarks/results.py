@@ -35,26 +35,38 @@ def run(
     model, made = out / recipe.name, out / f"{recipe.name}.data"
     if recipe.prepare is not None:
         recipe.prepare(data, made)
-    fit = f"fit {recipe.task} {recipe.train} --minutes {minutes:g} --seed {seed} --out {model}"
-    score = f"evaluate {recipe.task} {recipe.test} --model {model}"
+    lines = {
+        "fit": f"fit {recipe.task} {recipe.train} --out {model}",
+        "evaluate": f"evaluate {recipe.task} {recipe.test} --model {model}",
+    }
+    body = out / f"{recipe.name}.body"
+    each = minutes
+    if recipe.before:
+        each = minutes / 2
+        lines = {"before": f"fit {recipe.before} --out {body}", **lines}
+    for verb in lines.keys() - {"evaluate"}:
+        lines[verb] += f" --minutes {each:g} --seed {seed}"
     if rows is not None:
-        score += f" --limit {rows}"
+        lines["evaluate"] += f" --limit {rows}"
     started = time.perf_counter()
-    fitted, scored = (
-        _mainspring(line.format(data=data, made=made), out / f"{recipe.name}.{verb}.log")
-        for verb, line in (("fit", fit), ("evaluate", score))
-    )
+    said = {
+        verb: _mainspring(
+            line.format(data=data, made=made, body=body), out / f"{recipe.name}.{verb}.log"
+        )
+        for verb, line in lines.items()
+    }
     record = {
         "recipe": recipe.name,
         "commands": [
-            line.format(data="DATA", made=f"runs/{made.name}").replace(str(out), "runs")
-            for line in (fit, score)
+            line.format(data="DATA", made=f"runs/{made.name}", body=f"runs/{body.name}").replace(
+                str(out), "runs"
+            )
+            for line in lines.values()
         ],
         "minutes": minutes,
         "seed": seed,
         "seconds": time.perf_counter() - started,
-        "fit": fitted,
-        "evaluate": scored,
+        **said,
         "cores": detect().threads,
         "machine": platform.processor() or platform.machine(),
     }

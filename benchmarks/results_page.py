@@ -109,14 +109,17 @@ def margin(recipe: Recipe, record: Record) -> float | None:
 
 
 def _line(recipe: Recipe, record: Record) -> str:
-    found, fit = record["evaluate"], record["fit"]
+    found = record["evaluate"]
+    fits = [record[name] for name in ("before", "fit") if name in record]
     main, *others = recipe.scores
     low, high = found["interval"].get(main, (float("nan"), float("nan")))
     base, apart = baseline(recipe, record), margin(recipe, record)
     rest = ", ".join(f"{name} {found['scores'][name]:.2f}" for name in others)
     cores = "1 core" if record["cores"] == 1 else f"{record['cores']} cores"
-    minutes = f"{fit['train_seconds'] / 60:.0f} min on {cores}"
-    trained = f"{minutes}, {fit['steps']} steps, {fit['tokens']:,} tokens"
+    minutes = " + ".join(f"{fit['train_seconds'] / 60:.0f}" for fit in fits)
+    steps = " + ".join(str(fit["steps"]) for fit in fits)
+    tokens = sum(fit["tokens"] for fit in fits)
+    trained = f"{minutes} min on {cores}, {steps} steps, {tokens:,} tokens"
     return (
         f"| [{recipe.name}](#{recipe.name}) | {found['rows']} | {main} "
         f"**{found['scores'][main]:.2f}** [{low:.2f}, {high:.2f}] | "

@@ -19,6 +19,7 @@ from benchmarks.turns import Contestant, ContestantFailed, missing, playing
 from little_contestants import breaks, never_starts, squares
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import __main__ as page
 from mainspring import registry
 from mainspring.core.attention import CrossAttention, SelfAttention, attend_reference
 from mainspring.core.init import build
@@ -234,3 +235,17 @@ def test_results_survive_their_file(tmp_path: Path) -> None:
     assert "**NO**: near (far)" in text
     assert "left out: a peer: not installed" in text
     assert "docstring pairs" in text
+
+
+def test_the_page_is_written_of_what_is_there_and_nothing_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = Result((Table("Speeds", ("who", "tokens/s"), (("ours", "10"),), ""),))
+    context = Context(QUICK, 2, None, tmp_path, print)
+    save(record(entry("machine"), context, 1.5, result, None), tmp_path)
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    monkeypatch.setattr(page, "settle", lambda threads: pytest.fail("nothing is to be run"))
+    assert main(["--write", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "Speeds" in text and entry("machine").title in text

@@ -70,9 +70,10 @@ def test_the_page_is_made_of_what_is_there(tmp_path: Path) -> None:
 def test_recipes_have_names_of_their_own_and_commands_that_fill() -> None:
     assert len(BY_NAME) == len(RECIPES)
     for recipe in RECIPES:
-        for words in (recipe.train, recipe.test):
-            assert "{" not in words.format(data="D", made="M")
-            assert ("{made}" in words) == (recipe.prepare is not None)
+        for words in (recipe.before, recipe.train, recipe.test):
+            assert "{" not in words.format(data="D", made="M", body="B")
+        assert ("{made}" in recipe.before + recipe.train) == (recipe.prepare is not None)
+        assert ("{body}" in recipe.train) == bool(recipe.before)
 
 
 def test_a_recipe_prepares_trains_and_scores(
@@ -104,6 +105,30 @@ def test_a_recipe_prepares_trains_and_scores(
     assert said[0].startswith(f"fit relations {tmp_path / recipe.name}.data --from-scratch")
     assert "--minutes 2 --seed 5" in said[0] and said[1].endswith("--limit 9")
     assert str(tmp_path) not in "".join(made["commands"])
+
+
+def test_a_recipe_of_two_trainings_shares_the_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def mainspring(words: str, log: Path) -> dict[str, Any]:
+        said.append(words)
+        found = record("answer-drcd-zh", 40.0)
+        return found["evaluate" if words.startswith("evaluate") else "fit"]
+
+    monkeypatch.setattr(results, "_mainspring", mainspring)
+    results.run(BY_NAME["answer-drcd-zh"], tmp_path / "data", tmp_path, 5, None, 3)
+    body = f"{tmp_path / 'answer-drcd-zh.body'}"
+    assert [words.split()[0] for words in said] == ["fit", "fit", "evaluate"]
+    assert all("--minutes 2.5 --seed 3" in words for words in said[:2])
+    assert f"--out {body}" in said[0] and f"--model {body}" in said[1]
+    (tmp_path / "kept").mkdir()
+    keep(tmp_path, tmp_path / "kept")
+    write(tmp_path / "kept", tmp_path / "page.md", tmp_path / "page.png")
+    page = (tmp_path / "page.md").read_text()
+    assert "2 + 2 min on 2 cores, 3 + 3 steps, 4,800 tokens" in page
+    assert page.count("\nmainspring fit answer") == 2 and str(tmp_path) not in page
 
 
 def test_passages_are_right_where_they_hold_an_answer(tmp_path: Path) -> None:

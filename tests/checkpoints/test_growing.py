@@ -8,7 +8,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import nano
 from mainspring.checkpoints.bundle import Bundle, family_of_size, load, new_bundle
-from mainspring.checkpoints.growing import with_tokens
+from mainspring.checkpoints.growing import unknown_characters, with_tokens
 from mainspring.checkpoints.tokenizer import train_tokenizer
 from mainspring.errors import Mismatch
 
@@ -77,6 +77,32 @@ def test_a_grown_model_is_saved_and_opens_everywhere(size: str, tmp_path: Path) 
     if size == "t5-tiny":
         model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
         assert model.config.vocab_size == grown.config["vocab_size"]
+
+
+@pytest.mark.parametrize("size", ["t5-tiny", "bert-tiny"])
+def test_characters_of_another_script_get_tokens(size: str, tmp_path: Path) -> None:
+    """Each is one token at its own place, in `transformers` too, and known words are as before."""
+    layout = family_of_size(size).tokens
+    tokenizer = train_tokenizer(["a quiet river by a garden"] * 5, 300, layout=layout)
+    texts = ["河流 and 花园", "河流,花园 𠮷 é"] * 2 + ["园丁"]
+    found = unknown_characters(tokenizer, iter(texts))
+    assert found[:3] == ["园", "河", "流"] and set(found) >= {"花", "𠮷", "é", ","}
+    assert "丁" not in found and " " not in found  # seen once; not written as a token
+    grown = with_tokens(new_bundle(size, tokenizer, 0), found, seed=0)
+    assert unknown_characters(grown.tokenizer, texts) == []
+    [(ids, places)] = grown.tokenizer.offsets_many(["a 花园"])
+    at = ids.index(grown.tokenizer.id_of("花"))
+    assert places[at : at + 2] == [(2, 3), (3, 4)]
+    assert grown.tokenizer.encode("a quiet river") == tokenizer.encode("a quiet river")
+    grown.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs("河流 and 花园").input_ids == grown.tokenizer.encode("河流 and 花园")
+    assert "花园" in grown.tokenizer.decode(ids)
+
+
+def test_a_tokenizer_of_bytes_knows_every_character() -> None:
+    tokenizer = train_tokenizer(["a fox"] * 5, 400, "byte-bpe", family_of_size("bert-tiny").tokens)
+    assert unknown_characters(tokenizer, ["花园 𠮷"] * 3) == []
 
 
 def test_a_checkpoint_without_a_tokenizer_cannot_grow() -> None:

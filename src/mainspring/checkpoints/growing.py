@@ -2,18 +2,37 @@
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from mainspring import events, spec
 from mainspring.checkpoints.bundle import Bundle
+from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.init import build
 from mainspring.errors import Mismatch
 
 # Where a model holds one row for each token, beside its tables.
 OUTPUTS = ("heads.vocabulary.out.weight", "heads.vocabulary.bias")
+SHOWN = 20
+SEEN = 2  # how often a character must be there to get a token: what is seen once is not learnt
+
+
+def unknown_characters(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
+    """The characters that occur in the texts more than once and that the tokenizer reads as the
+    unknown token, the most frequent first. None where it has no such token (it reads bytes)."""
+    unknown, counts = tokenizer.unk_id, Counter[str]()
+    for text in texts:
+        counts.update(text)
+    seen = [
+        character
+        for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if count >= SEEN and not character.isspace()
+    ]
+    found = tokenizer.encode_many(seen, special=False)
+    return [character for character, ids in zip(seen, found, strict=True) if unknown in ids]
 
 
 def with_tokens(bundle: Bundle, tokens: Sequence[str], seed: int) -> Bundle:
@@ -40,7 +59,8 @@ def with_tokens(bundle: Bundle, tokens: Sequence[str], seed: int) -> Bundle:
     }
     model = build(_resized(bundle.spec, rows))
     model.load_state_dict(tensors, assign=True)
-    events.note(f"the tokenizer gets {len(new)} tokens of the task's own: {' '.join(new)}")
+    shown = " ".join(new[:SHOWN]) + (" …" if len(new) > SHOWN else "")
+    events.note(f"the tokenizer gets {len(new)} new tokens: {shown}")
     config = {**bundle.config, "vocab_size": rows}
     return dataclasses.replace(bundle, model=model.eval(), config=config, tokenizer=tokenizer)
 

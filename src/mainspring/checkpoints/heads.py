@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-from mainspring import events
+from torch import Tensor
+
+from mainspring import events, spec
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.sentence import describes_embedding
 from mainspring.core.init import build, initialise
@@ -37,14 +39,26 @@ def with_head(bundle: Bundle, head: str, labels: Sequence[str], seed: int) -> Bu
     initialise(model, seed, "heads.")
     body = {k: v for k, v in bundle.model.state_dict().items() if not k.startswith("heads.")}
     fresh = {k: v for k, v in model.state_dict().items() if k.startswith("heads.")}
-    # A head's hidden layer is part of some checkpoints' bodies (BERT's pooler): it is taken along.
-    for name, tensor in bundle.model.state_dict().items():
-        part = f"heads.{head}.hidden.{name.partition('.hidden.')[2]}"
-        if name.startswith("heads.") and part in fresh and fresh[part].shape == tensor.shape:
-            fresh[part] = tensor
+    fresh |= _in_common(bundle, described)
     model.load_state_dict({**body, **fresh}, assign=True)
     what = f" of {len(labels)} labels" if labels else ""
     events.note(f"the model gets a fresh `{head}` head{what}")
     # What said that the body makes sentence vectors is true no more.
     extra = {k: v for k, v in bundle.extra_files.items() if not describes_embedding(k)}
     return dataclasses.replace(bundle, model=model.eval(), config=config, extra_files=extra)
+
+
+def _in_common(bundle: Bundle, model: spec.Model) -> dict[str, Tensor]:
+    """The weights of the heads of `model` that a head of the bundle's holds under the name that
+    they are stored by: BERT's pooler, which several of its heads read."""
+    pairs, weights = bundle.family.pairs, bundle.model.state_dict()
+    had = {
+        pair.theirs: weights[pair.ours[0]]
+        for pair in pairs(bundle.spec)
+        if len(pair.ours) == 1 and pair.ours[0].startswith("heads.")
+    }
+    return {
+        pair.ours[0]: had[pair.theirs]
+        for pair in pairs(model)
+        if pair.theirs in had and ".hidden." in pair.ours[0]
+    }

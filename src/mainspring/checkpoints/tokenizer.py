@@ -124,6 +124,10 @@ class Tokenizer:
     def unk_id(self) -> int | None:
         return self._special_id("unk")
 
+    @property
+    def mask_id(self) -> int | None:
+        return self._special_id("mask")
+
     def with_tokens(self, tokens: Sequence[str]) -> "Tokenizer":
         """The tokenizer with more tokens, each found in texts before anything else is done to
         them, and decoded as it is written."""

@@ -116,11 +116,14 @@ class Prediction:
 @dataclass(frozen=True)
 class SpecialIds:
     """The token ids a batch is built with. `start` begins every decoder input; models of one stack
-    have none, and encoders need no end of text."""
+    have none, and encoders need no end of text. `mask` stands for a token that is hidden, and ids
+    below `vocabulary` are there to be drawn."""
 
     pad: int
     eos: int | None = None
     start: int | None = None
+    mask: int | None = None
+    vocabulary: int = 0
 
 
 @dataclass(frozen=True)
@@ -312,7 +315,8 @@ def special_ids(
     if isinstance(eos, list):
         eos = eos[0]
     if model is not None and model.decoder is None:
-        return SpecialIds(0 if pad is None else pad, eos)
+        mask, vocabulary = tokenizer.mask_id, tokenizer.vocabulary
+        return SpecialIds(0 if pad is None else pad, eos, mask=mask, vocabulary=vocabulary)
     if model is not None and model.encoder is None:
         eos = tokenizer.eos_id if tokenizer.eos_id is not None else eos
         if eos is None:

@@ -1,7 +1,10 @@
-"""`pretrain`: plain text in, a model that knows the language out (T5's span corruption)."""
+"""`pretrain`: plain text in, a model that knows the language out.
+
+An encoder-decoder by T5's span corruption, an encoder by BERT's masked tokens.
+"""
 
 from mainspring.data.schema import Field
-from mainspring.formulations import span_corruption
+from mainspring.formulations import masked_tokens, span_corruption
 from mainspring.tasks import Task
 
 TASK = Task(
@@ -15,7 +18,7 @@ TASK = Task(
             help="plain text",
         ),
     ),
-    formulations=(span_corruption.FORMULATION,),
+    formulations=(span_corruption.FORMULATION, masked_tokens.FORMULATION),
     output="text",
     best="loss",
 )

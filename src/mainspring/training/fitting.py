@@ -24,7 +24,7 @@ import numpy as np
 
 from mainspring import events, registry
 from mainspring.checkpoints.bundle import Bundle, family_of_size, load, new_bundle
-from mainspring.checkpoints.growing import with_tokens
+from mainspring.checkpoints.growing import unknown_characters, with_tokens
 from mainspring.checkpoints.heads import with_head
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 from mainspring.compute.devices import choose_device
@@ -120,7 +120,13 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
 def _bundle(options: dict[str, Any], data: DataSet, out: Path, resume: bool) -> Bundle:
     """The model to start from; a resumed run finds its tokenizer where it left it."""
     if options["model"]:
-        return load(options["model"])
+        bundle = load(options["model"])
+        if options["add_characters"] and bundle.tokenizer is not None:
+            new = unknown_characters(bundle.tokenizer, training_texts(data))
+            if not new:
+                events.note("--add-characters: the tokenizer knows all characters of the data")
+            bundle = with_tokens(bundle, new, options["seed"])
+        return bundle
     tokenizer = Tokenizer.open(out) if resume else None
     layout = family_of_size(options["from_scratch"]).tokens
     if tokenizer is None:
@@ -478,7 +484,7 @@ class _Run:
         read, learnt = data_lengths(rows, limits)
         if self.task.metric is None:
             return [("pieces", f"{len(rows)} of at most {read.percentiles[-1]} tokens")]
-        lines = [("source" if apart else "tokens", str(read))]
+        lines = [("source" if apart else "tokens", str(read)), *self._unknown_lines()]
         if self.formulation.generates:
             lines.append(("target", str(learnt)))
         if self.setup.labels:
@@ -488,6 +494,14 @@ class _Run:
             name, what = self.formulation.lost
             lines.append((name, f"{inexact} {what}"))
         return lines
+
+    def _unknown_lines(self) -> list[tuple[str, str]]:
+        unknown = self.tokenizer.unk_id
+        count, of = (0, 1) if unknown is None else self.rows.source_count(unknown)
+        if not count:
+            return []
+        option = "--add-characters" if self.options["model"] else "a larger --vocabulary"
+        return [("unknown", f"{count} of {of} tokens read ({count / of:.1%}); {option} helps")]
 
     def _memory(self, timing: Timing) -> int:
         """Peak of the timed steps, and what the optimizer will add at its first step."""

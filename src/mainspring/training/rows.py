@@ -62,6 +62,10 @@ class EncodedRows:
         learnt = np.concatenate([[0], np.cumsum(self._targets != IGNORED)])[self._target_ends]
         return np.stack([np.diff(ends, prepend=0) for ends in (self._source_ends, learnt)], 1)
 
+    def source_count(self, token: int) -> tuple[int, int]:
+        """How many of the tokens that are read are this one, and how many there are."""
+        return int((self._sources == token).sum()), len(self._sources)
+
     @property
     def hash(self) -> str:
         """Changes when anything of any row, or their order, changes."""

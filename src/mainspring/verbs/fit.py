@@ -87,6 +87,7 @@ def fit(
     prefix: str | None = None,
     vocabulary: int = 8000,
     tokenizer: Literal["unigram", "byte-bpe"] = "unigram",
+    add_characters: bool = False,
     evaluate_every: int | None = None,
     metric_rows: int = 200,
     patience: int | None = 3,
@@ -167,6 +168,9 @@ def fit(
         Size of the new tokenizer, from scratch only.
     tokenizer
         Kind of the new tokenizer, from scratch only.
+    add_characters
+        Give the checkpoint's tokenizer the characters of your data that it does not know, such as
+        those of another script: each becomes a token, which is learnt with the task.
     evaluate_every
         Steps between evaluations; by default about eight in a run.
     metric_rows
@@ -280,6 +284,12 @@ def check(options: dict[str, Any]) -> None:
         raise BadOption("--lora-alpha has no meaning without --lora")
     if options["lora"] is not None and options["from_scratch"]:
         raise BadOption("--lora adapts a model that is there (--model), not one --from-scratch")
+    if options["add_characters"] and options["from_scratch"]:
+        raise BadOption(
+            "--add-characters is for a tokenizer that is there (--model), not a new one"
+        )
+    if options["add_characters"] and options["lora"] is not None:
+        raise BadOption("--add-characters: an adapter cannot hold new tokens; leave --lora out")
     for name, least in {
         "lora": 1,
         "epochs": 1,
