@@ -74,7 +74,7 @@ def hide(row: EncodedRow, ids: SpecialIds, random: np.random.Generator) -> Encod
     source[replaced] = random.integers(ids.vocabulary, size=len(replaced))
     labels = np.full_like(target, IGNORED)
     labels[chosen] = target[chosen]
-    return EncodedRow(source, labels)
+    return EncodedRow(source.tolist(), labels.tolist())
 
 
 def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple: int) -> Batch:

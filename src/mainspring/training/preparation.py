@@ -24,6 +24,7 @@ from mainspring.tasks.reading import Matched, checked, match
 from mainspring.training.rows import EncodedRows
 
 AT_ONCE = 1000
+CLASSES = ("label", "labels", "tags", "spans")  # kinds of fields that name classes
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,11 @@ def encode_rows(
 
 
 def training_texts(data: DataSet) -> Iterator[str]:
-    """All texts of the training rows: what a new tokenizer learns from."""
+    """All texts of the training rows: what a tokenizer learns from. Names of classes are none."""
+    names = [field_.name for field_ in data.task.fields if field_.kind not in CLASSES]
     for row in data.rows(data.splits.train):
-        for field_ in data.task.fields:
-            yield from texts_in(row.get(field_.name))
+        for name in names:
+            yield from texts_in(row.get(name))
 
 
 def texts_in(value: Any) -> Iterator[str]:
