@@ -30,14 +30,13 @@ PAIRS = (  # ours, theirs, the rows, the goal
 
 def run(context: Context) -> Result:
     """Interleaved rounds of jobs with forced lengths; the first round warms up."""
+    writing = context.scale.writing
     folder, weights = material.chat_model(context)
     jobs = _jobs(context, folder)
     made: dict[tuple[int, str], list[Made]] = {}
     with playing(_contestants(context, folder)) as team:
-        for number in range(context.scale.generation_rounds + 1):
-            context.say(
-                f"round {number} of {context.scale.generation_rounds}" if number else "warming up"
-            )
+        for number in range(writing.rounds + 1):
+            context.say(f"round {number} of {writing.rounds}" if number else "warming up")
             for rows, job in jobs.items():
                 for name in turn_order(team.names, number):
                     made.setdefault((rows, name), []).append(team.ask(name, job))
@@ -46,7 +45,7 @@ def run(context: Context) -> Result:
     counted = {key: found[1:] for key, found in made.items()}
     speeds = {key: [one.speed for one in found] for key, found in counted.items()}
     table = Table(
-        f"New tokens per second, prompts of {PROMPT} tokens, {context.scale.chat_tokens} new ones",
+        f"New tokens per second, prompts of {PROMPT} tokens, {writing.chat_tokens} new ones",
         ("", *(f"{rows} row" + "s" * (rows > 1) for rows in ROWS), "peak GB", "how"),
         tuple(
             (
@@ -91,7 +90,7 @@ def _contestants(context: Context, folder: Path) -> list[Contestant]:
         context.out / "models" / "chat-q8_0.gguf",
         context.threads,
         max(ROWS),
-        PROMPT + context.scale.chat_tokens,
+        PROMPT + context.scale.writing.chat_tokens,
     )
     return [
         Contestant(f"{OURS} bfloat16", mainspring, setup("bfloat16")),
@@ -104,7 +103,9 @@ def _contestants(context: Context, folder: Path) -> list[Contestant]:
 def _jobs(context: Context, folder: Path) -> dict[int, Job]:
     """By the number of rows."""
     rows = prompts(context, folder, max(ROWS))
-    return {count: Job(rows[:count], context.scale.chat_tokens, forced=True) for count in ROWS}
+    return {
+        count: Job(rows[:count], context.scale.writing.chat_tokens, forced=True) for count in ROWS
+    }
 
 
 def prompts(context: Context, folder: Path, count: int) -> tuple[tuple[int, ...], ...]:
@@ -123,10 +124,11 @@ def _checks(
     context: Context, made: dict[tuple[int, str], list[Made]], names: list[str]
 ) -> tuple[Check, ...]:
     """Everyone makes as many tokens; what 16 and 8 bits change of the text is shown."""
+    new_tokens = context.scale.writing.chat_tokens
     wrong = [
         f"{name}: {found[0].tokens} for {rows} rows"
         for (rows, name), found in made.items()
-        if found[0].tokens != rows * context.scale.chat_tokens
+        if found[0].tokens != rows * new_tokens
     ]
     base = made[8, f"{OURS} bfloat16"][0].rows
     alike = {
@@ -136,7 +138,7 @@ def _checks(
     return (
         Check("everyone makes the same number of tokens", "; ".join(wrong) or "all", not wrong),
         Check(
-            f"tokens alike from the first on, of {context.scale.chat_tokens}, as {OURS} bfloat16",
+            f"tokens alike from the first on, of {new_tokens}, as {OURS} bfloat16",
             ", ".join(f"{name} {count:.0f}" for name, count in alike.items()),
             all(count > 0 for count in alike.values()),
         ),

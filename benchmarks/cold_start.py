@@ -83,7 +83,7 @@ def _launch(command: list[str]) -> dict[str, Any]:
 def _first_steps(context: Context) -> dict[str, list[tuple[float, int]]]:
     """(seconds until the first steps are done, peak bytes) of training processes, by name."""
     contestants, _ = training_speed.prepared(
-        context, context.scale.speed_size, context.scale.speed_tokens
+        context, context.scale.training.size, context.scale.training.tokens
     )
     contestants = [c for c in contestants if c.name != training_speed.ALIKE]
     found: dict[str, list[tuple[float, int]]] = {}

@@ -9,96 +9,80 @@ from benchmarks.measure import Spread
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How much work a run does. Steps are optimizer steps, tokens those of a step; `gpu_static`
-    names the jobs for which transformers may try its static cache on a card."""
+class Run:
+    """Whole optimizer steps: `tokens` those of a step; `size` names the model, "" where the entry
+    has its own; `rounds` are the turns that each contestant takes of `steps` steps."""
 
-    name: str
-    curve_size: str
-    curve_steps: int
-    curve_tokens: int
-    rouge_rows: int
-    teaching_steps: int
-    teaching_tokens: int
-    speed_size: str
-    speed_tokens: int
-    speed_steps: int
-    speed_rounds: int
-    lora_tokens: int
-    lora_steps: int
-    lora_rounds: int
-    generation_rounds: int
+    steps: int
+    tokens: int
+    size: str = ""
+    rounds: int = 1
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Decoding: `new_tokens` by an encoder-decoder, `chat_tokens` by a decoder; `extra_rounds` for
+    what no goal is set for."""
+
+    rounds: int
     extra_rounds: int
     new_tokens: int
     chat_tokens: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is done on a GPU; `static` names the jobs for which transformers may try its static
+    cache."""
+
+    sizes: tuple[str, ...]
+    tokens: int
+    steps: int
+    rounds: int
+    teaching_steps: int
+    new_tokens: int
+    static: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much work a run does. `teaching` makes the model that then writes."""
+
+    name: str
+    curve: Run
+    rouge_rows: int
+    teaching: Run
+    training: Run
+    lora: Run
+    writing: Writing
     product_rounds: int
     cold_rounds: int
-    gpu_sizes: tuple[str, ...]
-    gpu_tokens: int
-    gpu_steps: int
-    gpu_rounds: int
-    gpu_teaching_steps: int
-    gpu_new_tokens: int
-    gpu_static: tuple[str, ...]
+    gpu: Card
 
 
 FULL = Scale(
     name="full",
-    curve_size="t5-tiny",
-    curve_steps=480,
-    curve_tokens=1024,
+    curve=Run(480, 1024, "t5-tiny"),
     rouge_rows=200,
-    teaching_steps=200,
-    teaching_tokens=4096,
-    speed_size="t5-small",
-    speed_tokens=4096,
-    speed_steps=2,
-    speed_rounds=7,
-    lora_tokens=2048,
-    lora_steps=2,
-    lora_rounds=5,
-    generation_rounds=5,
-    extra_rounds=3,
-    new_tokens=64,
-    chat_tokens=96,
+    teaching=Run(200, 4096),
+    training=Run(2, 4096, "t5-small", rounds=7),
+    lora=Run(2, 2048, rounds=5),
+    writing=Writing(5, 3, new_tokens=64, chat_tokens=96),
     product_rounds=7,
     cold_rounds=5,
-    gpu_sizes=("t5-small", "t5-base"),
-    gpu_tokens=32_768,
-    gpu_steps=20,
-    gpu_rounds=3,
-    gpu_teaching_steps=200,
-    gpu_new_tokens=128,
-    gpu_static=("1 row", "32 rows"),
+    gpu=Card(("t5-small", "t5-base"), 32_768, 20, 3, 200, 128, ("1 row", "32 rows")),
 )
 QUICK = Scale(
     name="quick",
-    curve_size="t5-tiny",
-    curve_steps=16,
-    curve_tokens=512,
+    curve=Run(16, 512, "t5-tiny"),
     rouge_rows=24,
-    teaching_steps=40,
-    teaching_tokens=1024,
-    speed_size="t5-small",
-    speed_tokens=2048,
-    speed_steps=1,
-    speed_rounds=3,
-    lora_tokens=1024,
-    lora_steps=1,
-    lora_rounds=2,
-    generation_rounds=2,
-    extra_rounds=1,
-    new_tokens=16,
-    chat_tokens=24,
+    teaching=Run(40, 1024),
+    training=Run(1, 2048, "t5-small", rounds=3),
+    lora=Run(1, 1024, rounds=2),
+    writing=Writing(2, 1, new_tokens=16, chat_tokens=24),
     product_rounds=3,
     cold_rounds=2,
-    gpu_sizes=("t5-small",),
-    gpu_tokens=32_768,
-    gpu_steps=8,
-    gpu_rounds=2,
-    gpu_teaching_steps=60,
-    gpu_new_tokens=64,
-    gpu_static=("1 row",),
+    gpu=Card(("t5-small",), 32_768, 8, 2, 60, 64, ("1 row",)),
 )
 
 

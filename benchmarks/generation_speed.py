@@ -56,10 +56,12 @@ def run(context: Context) -> Result:
     tested = texts.test[: scale.rouge_rows]
     made: dict[tuple[str, str], list[Made]] = {}
     with playing(contestants(context, folder)) as team:
-        for number in range(scale.generation_rounds + 1):
-            context.say(f"round {number} of {scale.generation_rounds}" if number else "warming up")
+        for number in range(scale.writing.rounds + 1):
+            context.say(f"round {number} of {scale.writing.rounds}" if number else "warming up")
             for what, job in jobs.items():
-                chosen = [n for n in team.names if plays(n, what, number <= scale.extra_rounds)]
+                chosen = [
+                    n for n in team.names if plays(n, what, number <= scale.writing.extra_rounds)
+                ]
                 for name in turn_order(chosen, number):
                     if number:
                         made.setdefault((what, name), []).append(team.ask(name, job))
@@ -79,10 +81,10 @@ def run(context: Context) -> Result:
         ),
         skipped=tuple(f"{name}: {why}" for name, why in skipped.items()),
         notes=(
-            f"{scale.speed_size} shape, vocabulary of {VOCABULARY} rows, taught for "
-            f"{scale.teaching_steps} steps on {texts.name}. `real`: sources of a test set as they "
-            f"come, {scale.new_tokens} new tokens forced; `{FIXED}`: sources of exactly {FIXED} "
-            "tokens, the same; `until done`: the model decides where a row ends, "
+            f"{scale.training.size} shape, vocabulary of {VOCABULARY} rows, taught for "
+            f"{scale.teaching.steps} steps on {texts.name}. `real`: sources of a test set as they "
+            f"come, {scale.writing.new_tokens} new tokens forced; `{FIXED}`: sources of exactly "
+            f"{FIXED} tokens, the same; `until done`: the model decides where a row ends, "
             f"{SHORT_ANSWER} tokens at most.",
         ),
         data={
@@ -130,23 +132,23 @@ def contestants(context: Context, folder: Path) -> list[Contestant]:
 def taught_model(context: Context, texts: material.Corpus, tokenizer: "Tokenizer") -> Path:
     """A T5-small trained for a minute or two, so that it has opinions: kept between runs."""
     scale = context.scale
-    size = scale.speed_size
-    name = f"taught-{size}-{texts.hash}-{scale.teaching_steps}x{scale.teaching_tokens}"
+    size = scale.training.size
+    name = f"taught-{size}-{texts.hash}-{scale.teaching.steps}x{scale.teaching.tokens}"
     folder = context.out / "kept" / name
     if (folder / "config.json").is_file():
         return folder
-    context.say(f"teaching a {size} for {scale.teaching_steps} steps (kept for the next run)")
+    context.say(f"teaching a {size} for {scale.teaching.steps} steps (kept for the next run)")
     bundle = material.new_model(size, tokenizer, rows=VOCABULARY)
     setup = TrainingSetup(
         material.saved(context, f"teaching-{size}", bundle),
         material.encode(texts.train, tokenizer, 256, 32),
         "bfloat16" if _fast_bfloat16() else "float32",
-        scale.teaching_tokens,
-        warmup=max(1, scale.teaching_steps // 20),
-        total=scale.teaching_steps,
+        scale.teaching.tokens,
+        warmup=max(1, scale.teaching.steps // 20),
+        total=scale.teaching.steps,
     )
     with playing([Contestant("teacher", teacher, setup)]) as team:
-        team.ask("teacher", Steps(scale.teaching_steps))
+        team.ask("teacher", Steps(scale.teaching.steps))
         team.ask("teacher", Save(folder))
     return folder
 
@@ -165,8 +167,8 @@ def _jobs(context: Context, texts: material.Corpus, tokenizer: "Tokenizer") -> d
     flow = [i for ids in source_ids(texts.test, tokenizer) for i in ids]
     fixed = [flow[at : at + FIXED - 1] for at in range(0, 32 * (FIXED - 1), FIXED - 1)]
     sources = {
-        "real": (real, context.scale.new_tokens, True),
-        str(FIXED): (fixed, context.scale.new_tokens, True),
+        "real": (real, context.scale.writing.new_tokens, True),
+        str(FIXED): (fixed, context.scale.writing.new_tokens, True),
         "until done": (short, SHORT_ANSWER, False),
     }
     eos = tokenizer.eos_id

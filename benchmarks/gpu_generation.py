@@ -56,7 +56,7 @@ def measure_t5(context: Context, device: str, size: str = SIZE) -> Result:
     jobs = _jobs(context, SHAPES, rows)
     lengths = [len(row) for row in rows]
     about = (
-        f"Taught for {scale.gpu_teaching_steps} steps on {texts.name}, vocabulary of {VOCABULARY} "
+        f"Taught for {scale.gpu.teaching_steps} steps on {texts.name}, vocabulary of {VOCABULARY} "
         f"rows; sources of {min(lengths)} to {max(lengths)} tokens, mean "
         f"{sum(lengths) / len(lengths):.0f}."
     )
@@ -80,10 +80,10 @@ def _jobs(
     return {
         what: Job(
             tuple(islice(cycle(rows), count)),
-            scale.gpu_new_tokens,
+            scale.gpu.new_tokens,
             beams,
             forced=True,
-            static=what in scale.gpu_static,
+            static=what in scale.gpu.static,
         )
         for what, (count, beams) in shapes.items()
     }
@@ -93,8 +93,8 @@ def _taught(context: Context, texts: material.Corpus, size: str, device: str) ->
     """A T5 that has opinions: kept between runs."""
     scale = context.scale
     tokenizer = material.tokenizer(context, texts)
-    tokens = min(TEACHING_TOKENS, scale.gpu_tokens)
-    steps = scale.gpu_teaching_steps
+    tokens = min(TEACHING_TOKENS, scale.gpu.tokens)
+    steps = scale.gpu.teaching_steps
     folder = context.out / "kept" / f"taught-{device}-{size}-{texts.hash}-{steps}x{tokens}"
     if (folder / "config.json").is_file():
         return folder
@@ -122,9 +122,9 @@ def measure(
     rounds = Rounds()
     with playing(_contestants(context, folder, device)) as team:
         narrow = [name for name in team.names if name.endswith(NARROW)]
-        for number in range(context.scale.gpu_rounds + 1):
+        for number in range(context.scale.gpu.rounds + 1):
             context.say(
-                f"writing with {model}, round {number} of {context.scale.gpu_rounds}"
+                f"writing with {model}, round {number} of {context.scale.gpu.rounds}"
                 if number
                 else f"writing with {model}, warming up"
             )

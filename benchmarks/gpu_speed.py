@@ -22,7 +22,7 @@ def run(context: Context) -> Result:
     os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[0]
     parts: dict[str, Callable[[], Result]] = {
         f"training {size}": partial(gpu_training.measure, context, size, DEVICE)
-        for size in context.scale.gpu_sizes
+        for size in context.scale.gpu.sizes
     }
     parts["writing with T5"] = partial(gpu_generation.measure_t5, context, DEVICE)
     parts["writing with a decoder alone"] = partial(gpu_generation.measure_chat, context, DEVICE)

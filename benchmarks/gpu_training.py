@@ -40,16 +40,16 @@ class Rounds:
 def measure(context: Context, size: str, device: str, large: int = LARGE) -> Result:
     """Blocks of steps of all contestants, interleaved, and matrix products in each round."""
     scale, rounds = context.scale, Rounds()
-    contestants, spec = prepared(context, size, scale.gpu_tokens, device)
+    contestants, spec = prepared(context, size, scale.gpu.tokens, device)
     with playing([*contestants, Contestant(PRODUCTS, play, device)]) as team:
-        for number in range(scale.gpu_rounds + 1):
+        for number in range(scale.gpu.rounds + 1):
             context.say(
-                f"training {size}, round {number} of {scale.gpu_rounds}"
+                f"training {size}, round {number} of {scale.gpu.rounds}"
                 if number
                 else f"training {size}, warming up"
             )
             for name in turn_order([n for n in team.names if n != PRODUCTS], number):
-                rounds.done.setdefault(name, []).append(team.ask(name, Steps(scale.gpu_steps)))
+                rounds.done.setdefault(name, []).append(team.ask(name, Steps(scale.gpu.steps)))
                 rounds.peaks.setdefault(name, []).append(team.ask(name, Peak()))
             rounds.large.append(_large_rate(team, large))
             rounds.own.append(product_rate(team, mean_products(spec, rounds.done[OURS][-1])))

@@ -20,7 +20,7 @@ SOURCE, TARGET = 256, 32  # token limits, those of the recipe for Debian's descr
 
 def run(context: Context) -> Result:
     """Beside one peer after the other: all at once take more memory than most machines have."""
-    tokens = context.scale.lora_tokens
+    tokens = context.scale.lora.tokens
     folder, rows, weights = prepared(context)
     ours = Contestant(OURS, mainspring, LoraSetup(folder, rows, tokens))
     parts = []
@@ -36,10 +36,10 @@ def _beside(context: Context, contestants: list[Contestant], weights: str) -> Re
     scale = context.scale
     done: dict[str, list[Trained]] = {}
     with playing(contestants) as team:
-        for number in range(scale.lora_rounds + 1):
-            context.say(f"round {number} of {scale.lora_rounds}" if number else "warming up")
+        for number in range(scale.lora.rounds + 1):
+            context.say(f"round {number} of {scale.lora.rounds}" if number else "warming up")
             for name in turn_order(team.names, number):
-                done.setdefault(name, []).append(team.ask(name, Steps(scale.lora_steps)))
+                done.setdefault(name, []).append(team.ask(name, Steps(scale.lora.steps)))
         how, skipped = dict(team.descriptions), dict(team.skipped)
     found = result(done, how, team.peaks, weights)
     return replace(found, skipped=tuple(f"{name}: {why}" for name, why in skipped.items()))

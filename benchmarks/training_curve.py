@@ -36,8 +36,8 @@ def run(context: Context) -> Result:
     scale = context.scale
     texts = material.corpus(context)
     tokenizer = material.tokenizer(context, texts, VOCABULARY)
-    bundle = material.new_model(scale.curve_size, tokenizer, dropout=0.0)
-    folder = material.saved(context, f"curve-{scale.curve_size}", bundle)
+    bundle = material.new_model(scale.curve.size, tokenizer, dropout=0.0)
+    folder = material.saved(context, f"curve-{scale.curve.size}", bundle)
     rows = material.encode(texts.train, tokenizer, SOURCE, TARGET)
 
     def setup(precision: str, attention: str | None = None) -> TrainingSetup:
@@ -45,9 +45,9 @@ def run(context: Context) -> Result:
             folder,
             rows,
             precision,  # type: ignore[arg-type]
-            scale.curve_tokens,
-            warmup=max(1, scale.curve_steps // 20),
-            total=scale.curve_steps,
+            scale.curve.tokens,
+            warmup=max(1, scale.curve.steps // 20),
+            total=scale.curve.steps,
             attention=attention,
         )
 
@@ -64,7 +64,7 @@ def run(context: Context) -> Result:
         for block in range(BLOCKS):
             context.say(f"training, block {block + 1} of {BLOCKS}")
             for name in turn_order(team.names, block):
-                reply = team.ask(name, Steps(scale.curve_steps // BLOCKS))
+                reply = team.ask(name, Steps(scale.curve.steps // BLOCKS))
                 done.setdefault(name, []).append(reply)
         for name in team.names:
             models[name] = context.out / "models" / f"curve-{name.replace(' ', '-')}"
@@ -86,8 +86,8 @@ def run(context: Context) -> Result:
         checks=(*_loss_checks(losses), *_score_checks(scores)),
         skipped=tuple(skipped),
         notes=(
-            f"{scale.curve_size}, {tokenizer.vocabulary} tokens; {scale.curve_steps} steps of "
-            f"{scale.curve_tokens} tokens of {texts.name}, sources cut at {SOURCE} tokens; so "
+            f"{scale.curve.size}, {tokenizer.vocabulary} tokens; {scale.curve.steps} steps of "
+            f"{scale.curve.tokens} tokens of {texts.name}, sources cut at {SOURCE} tokens; so "
             "short a training makes a weak model: what counts is that it is the same one.",
         ),
         data={"losses": losses},

@@ -31,14 +31,14 @@ PEER = ("transformers", "accelerate")
 def run(context: Context) -> Result:
     """Blocks of steps, interleaved; the first block of each warms up."""
     scale = context.scale
-    contestants, spec = prepared(context, scale.speed_size, scale.speed_tokens)
+    contestants, spec = prepared(context, scale.training.size, scale.training.tokens)
     done: dict[str, list[Trained]] = {}
     rates: list[float] = []
     with playing([*contestants, Contestant(PRODUCTS, play, "cpu")]) as team:
-        for number in range(scale.speed_rounds + 1):
-            context.say(f"round {number} of {scale.speed_rounds}" if number else "warming up")
+        for number in range(scale.training.rounds + 1):
+            context.say(f"round {number} of {scale.training.rounds}" if number else "warming up")
             for name in turn_order([n for n in team.names if n != PRODUCTS], number):
-                done.setdefault(name, []).append(team.ask(name, Steps(scale.speed_steps)))
+                done.setdefault(name, []).append(team.ask(name, Steps(scale.training.steps)))
             rates.append(product_rate(team, mean_products(spec, done[OURS][-1])))
         how, skipped = dict(team.descriptions), dict(team.skipped)
     peaks = team.peaks
@@ -49,7 +49,7 @@ def run(context: Context) -> Result:
         for name, blocks in counted.items()
     }
     return Result(
-        tables=(_table(scale.speed_size, counted, reached, peaks, how),),
+        tables=(_table(scale.training.size, counted, reached, peaks, how),),
         ratios=_ratios(speeds, reached[OURS], rates[1:], peaks),
         checks=tuple(
             Check(
