@@ -11,25 +11,23 @@ from mainspring.families import Config, Family, TokenLayout
 from mainspring.families.heads import Stored, find_heads, saved_config
 from mainspring.families.keys import Keys, activation, check_divides, labels, words
 from mainspring.families.layout import layer_pairs, module, norm
-from mainspring.weights.maps import Ignored, Pair, same
+from mainspring.weights.maps import SAME, Ignored, Operation, Pair, same
 
+DEFAULTS: Config = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "classifier_dropout": None,
+}
 KEYS = Keys(
-    defaults={
-        "bert": {
-            "vocab_size": 30522,
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-            "hidden_act": "gelu",
-            "hidden_dropout_prob": 0.1,
-            "attention_probs_dropout_prob": 0.1,
-            "max_position_embeddings": 512,
-            "type_vocab_size": 2,
-            "layer_norm_eps": 1e-12,
-            "classifier_dropout": None,
-        }
-    },
+    defaults={"bert": {"vocab_size": 30522, **DEFAULTS}},
     fixed={"position_embedding_type": ("absolute",)},
     # Written by early conversions; the pooler they describe is the one that all have.
     harmless=words(
@@ -68,19 +66,11 @@ LAYER = {
 }
 
 
-def head(name: str, config: Config) -> spec.Head:
-    """A head as BERT has it."""
-    c = KEYS.read(config)
+def reading_head(name: str, config: Config, c: Config) -> spec.Head:
+    """A head that reads vectors, as BERT and its relatives have it; `c` is the config as read."""
     stated = c["classifier_dropout"]
     dropout = c["hidden_dropout_prob"] if stated is None else stated
     match name:
-        case "vocabulary":
-            return spec.VocabularyHead(
-                c["vocab_size"],
-                bias=True,
-                hidden=activation(c, "hidden_act"),
-                hidden_norm=spec.LayerNorm(c["layer_norm_eps"]),
-            )
         case "classes":
             return spec.ClassHead(labels(config), hidden="tanh", dropout=dropout)
         case "next_sentence":
@@ -93,9 +83,22 @@ def head(name: str, config: Config) -> spec.Head:
             return spec.EmbeddingHead(hidden="tanh")
 
 
-def model_spec(config: Config, names: Collection[str]) -> spec.Model:
-    """The spec of a BERT `config.json`. `names` are the tensors its files hold."""
+def masked_head(c: Config, hidden: spec.Activation) -> spec.VocabularyHead:
+    """The head that tells masked tokens."""
+    norm = spec.LayerNorm(c["layer_norm_eps"])
+    return spec.VocabularyHead(c["vocab_size"], bias=True, hidden=hidden, hidden_norm=norm)
+
+
+def head(name: str, config: Config) -> spec.Head:
+    """A head as BERT has it."""
     c = KEYS.read(config)
+    if name == "vocabulary":
+        return masked_head(c, activation(c, "hidden_act"))
+    return reading_head(name, config, c)
+
+
+def stack(c: Config, positions: spec.Learned) -> spec.Stack:
+    """The encoder; `c` is the config as read."""
     dropout, heads = c["hidden_dropout_prob"], c["num_attention_heads"]
     layer_norm = spec.LayerNorm(c["layer_norm_eps"])
     layer = spec.Layer(
@@ -111,32 +114,43 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
         norm_placement="post",
         dropout=dropout,
     )
-    encoder = spec.Stack(
+    return spec.Stack(
         c["hidden_size"],
         spec.TokenEmbedding(c["vocab_size"], types=c["type_vocab_size"]),
         (layer,) * c["num_hidden_layers"],
-        spec.Learned(c["max_position_embeddings"]),
+        positions,
         dropout=dropout,
         embedding_norm=layer_norm,
     )
+
+
+def model_spec(config: Config, names: Collection[str]) -> spec.Model:
+    """The spec of a BERT `config.json`. `names` are the tensors its files hold."""
+    c = KEYS.read(config)
     found = find_heads(config, names, HEADS)
     # One pooler, owned by the first head that reads it.
     spare = [name for name in POOLING if name in found][1:]
-    found = [name for name in found if name not in spare]
-    return spec.Model(encoder, heads=tuple((name, head(name, config)) for name in found))
+    heads = tuple((name, head(name, config)) for name in found if name not in spare)
+    return spec.Model(stack(c, spec.Learned(c["max_position_embeddings"])), heads=heads)
+
+
+def stack_pairs(model: spec.Model, stem: str, positions: Operation = SAME) -> Iterator[Pair]:
+    """Our names of the encoder's tensors beside theirs, which begin with `stem`."""
+    encoder = model.encoder
+    assert encoder is not None and encoder.embedding_norm is not None
+    theirs = f"{stem}.embeddings"
+    yield same("tables.tokens.weight", f"{theirs}.word_embeddings.weight")
+    yield same("encoder.embedding.types.weight", f"{theirs}.token_type_embeddings.weight")
+    table = f"{theirs}.position_embeddings.weight"
+    yield Pair(("encoder.added_positions.table.weight",), (table,), positions)
+    yield from norm(encoder.embedding_norm, "encoder.embedding_norm", f"{theirs}.LayerNorm")
+    for i, layer in enumerate(encoder.layers):
+        yield from layer_pairs(layer, f"encoder.layers.{i}", f"{stem}.encoder.layer.{i}", LAYER)
 
 
 def pairs(model: spec.Model) -> Iterator[Pair]:
     """Our tensor names beside BERT's."""
-    stack = model.encoder
-    assert stack is not None and stack.embedding_norm is not None
-    theirs = "bert.embeddings"
-    yield same("tables.tokens.weight", f"{theirs}.word_embeddings.weight")
-    yield same("encoder.embedding.types.weight", f"{theirs}.token_type_embeddings.weight")
-    yield same("encoder.added_positions.table.weight", f"{theirs}.position_embeddings.weight")
-    yield from norm(stack.embedding_norm, "encoder.embedding_norm", f"{theirs}.LayerNorm")
-    for i, layer in enumerate(stack.layers):
-        yield from layer_pairs(layer, f"encoder.layers.{i}", f"bert.encoder.layer.{i}", LAYER)
+    yield from stack_pairs(model, "bert")
     for name, kind in model.heads:
         ours = f"heads.{name}"
         if name in POOLING:
