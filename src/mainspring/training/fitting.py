@@ -63,6 +63,7 @@ from mainspring.training.preflight import (
     time_steps,
 )
 from mainspring.training.preparation import (
+    CLASSES,
     DataSet,
     encode_rows,
     open_data,
@@ -122,7 +123,7 @@ def _bundle(options: dict[str, Any], data: DataSet, out: Path, resume: bool) -> 
     if options["model"]:
         bundle = load(options["model"])
         if options["add_characters"] and bundle.tokenizer is not None:
-            new = unknown_characters(bundle.tokenizer, training_texts(data))
+            new = unknown_characters(bundle.tokenizer, training_texts(data, CLASSES))
             if not new:
                 events.note("--add-characters: the tokenizer knows all characters of the data")
             bundle = with_tokens(bundle, new, options["seed"])

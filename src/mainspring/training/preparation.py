@@ -5,7 +5,7 @@ encode it) instead of being held: what stays in memory are token ids and the val
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,10 @@ def encode_rows(
     return EncodedRows(encoded())
 
 
-def training_texts(data: DataSet) -> Iterator[str]:
-    """All texts of the training rows: what a tokenizer learns from. Names of classes are none."""
-    names = [field_.name for field_ in data.task.fields if field_.kind not in CLASSES]
+def training_texts(data: DataSet, without: Collection[str] = ()) -> Iterator[str]:
+    """All texts of the training rows, but those in fields of the kinds `without`: what a new
+    tokenizer learns from."""
+    names = [field_.name for field_ in data.task.fields if field_.kind not in without]
     for row in data.rows(data.splits.train):
         for name in names:
             yield from texts_in(row.get(name))
