@@ -24,7 +24,6 @@ from mainspring.formulations.masked_tokens import (
     collate,
     encode,
     hide,
-    lengths,
     losses,
     picture,
 )
@@ -88,7 +87,10 @@ def test_encode_loses_no_token_and_fits_the_limit(
     assert [label for row in rows for label in row.target if label != IGNORED] == whole
     before, after = tokenizer.frame
     for row in rows:
-        assert len(row.source) == len(row.target) <= limit and lengths(row) == (len(row.source), 0)
+        assert len(row.source) == len(row.target) <= limit and FORMULATION.lengths(row) == (
+            len(row.source),
+            0,
+        )
         assert row.source[0] == before[0] and row.source[-1] == after[0]
         assert all(s == t for s, t in zip(row.source, row.target, strict=True) if t != IGNORED)
 

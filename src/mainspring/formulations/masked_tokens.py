@@ -29,9 +29,8 @@ from mainspring.formulations import (
     Values,
     shown_tokens,
 )
-from mainspring.formulations.inputs import kept, padded
+from mainspring.formulations import token_classification as tagging
 from mainspring.formulations.sequence_to_sequence import vocabulary_nats
-from mainspring.formulations.token_classification import lacks, window_size
 
 ASKED, HIDDEN, REPLACED = 0.15, 0.8, 0.1
 
@@ -51,7 +50,7 @@ def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[E
         joined += [*ids, *after]
         asked += [*ids, *[IGNORED] * len(after)]
     joined = joined[: len(joined) - len(after)]  # the frame of the last piece ends the last text
-    size = window_size(setup, tokenizer)
+    size = tagging.window_size(setup, tokenizer)
     examples = []
     for start, end in pairwise([*range(0, len(joined), size), len(joined)]):
         source = [*before, *joined[start:end], *after]
@@ -80,22 +79,13 @@ def hide(row: EncodedRow, ids: SpecialIds, random: np.random.Generator) -> Encod
 def collate(examples: Sequence[EncodedRow], ids: SpecialIds, seed: int, multiple: int) -> Batch:
     random = np.random.default_rng(seed)
     rows = [hide(example, ids, random) for example in examples]
-    sources = [row.source for row in rows]
-    source_BS = padded(sources, ids.pad, multiple)
-    labels_BS = padded([row.target for row in rows], IGNORED, multiple)
-    asked = int((labels_BS != IGNORED).sum())
-    tokens = sum(map(len, sources)) - asked
-    return Batch(source_BS, kept(sources, source_BS.shape[1]), labels_BS, tokens, asked)
+    return tagging.collate(rows, ids, seed, multiple)
 
 
 def losses(model: Transformer, batch: Batch) -> Tensor:
     """The summed cross-entropy of what is asked for in each row, in nats, float32 (B)."""
     hidden_BSD = model.encode(batch.source_BS, batch.keep_BS)
     return vocabulary_nats(model, hidden_BSD, batch.labels_BT).sum(1)
-
-
-def lengths(example: EncodedRow) -> tuple[int, int]:
-    return len(example.source), 0
 
 
 def picture(row: EncodedRow, tokenizer: Tokenizer, setup: Setup) -> str:
@@ -108,5 +98,12 @@ def picture(row: EncodedRow, tokenizer: Tokenizer, setup: Setup) -> str:
 
 
 FORMULATION = Formulation(
-    "masked tokens", lacks, encode, collate, losses, lengths, head="vocabulary", picture=picture
+    "masked tokens",
+    tagging.lacks,
+    encode,
+    collate,
+    losses,
+    tagging.lengths,
+    head="vocabulary",
+    picture=picture,
 )
