@@ -84,6 +84,17 @@ def warn(text: str) -> None:
     emit(Warn(text))
 
 
+def counter(task: str, total: int | None, unit: str = "rows") -> Callable[[int], None]:
+    """A function that shows how many units are done. Who counts says by a `Progress` that it was
+    the last, since `total` may be an estimate."""
+
+    def show(done: int) -> None:
+        if total is None or done < total:
+            emit(Progress(task, done, total, unit))
+
+    return show
+
+
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Within the block events go to `listener`."""

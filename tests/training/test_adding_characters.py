@@ -43,10 +43,14 @@ def preflight(seen: list[Any]) -> dict[str, str]:
     return dict(block.lines)
 
 
-def test_what_is_unknown_is_counted_before_training(data: Path, base: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["summarize", "pretrain"])
+def test_what_is_unknown_is_counted_before_training(
+    task: str, data: Path, base: str, tmp_path: Path
+) -> None:
     seen: list[Any] = []
+    named = {"columns": {"text": "article"}} if task == "pretrain" else {}
     with events.listening(seen.append):
-        mainspring.fit("summarize", data, out=tmp_path / "out", model=base, **OPTIONS)
+        mainspring.fit(task, data, out=tmp_path / "out", model=base, **named, **OPTIONS)
     told = preflight(seen)["unknown"]
     assert "--add-characters helps" in told
     count, of = int(told.split()[0]), int(told.split()[2])

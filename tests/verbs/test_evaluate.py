@@ -139,7 +139,10 @@ def test_people_get_a_line_for_each_score_and_one_for_the_rest(
 
 
 def test_a_limit_reads_no_further(trained: Path, test_rows: Path, tmp_path: Path) -> None:
-    first = evaluate(trained, test_rows, limit=3, out=tmp_path)
+    seen: list[events.Event] = []
+    with events.listening(seen.append):
+        first = evaluate(trained, test_rows, limit=3, out=tmp_path)
+    assert {event.total for event in seen if isinstance(event, events.Progress)} == {3}
     assert (first.rows, first.skipped) == (3, 0)
     assert len(nano.read_jsonl(tmp_path / "predictions.jsonl")) == 3
     with pytest.raises(BadOption, match="--limit must be at least 1"):

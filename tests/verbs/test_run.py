@@ -175,6 +175,7 @@ def test_a_half_written_file_is_gone_on_with(trained: Path, table: Path, tail: s
     assert out.read_bytes() == whole.read_bytes()
     assert not part.exists()
     assert events.Note(f"{part}: going on after 3 rows") in seen
+    assert {event.total for event in seen if isinstance(event, events.Progress)} == {6}
 
 
 @pytest.mark.parametrize(
@@ -230,6 +231,8 @@ def test_each_answer_is_shown_as_soon_as_it_is_made(trained: Path, table: Path) 
     answers = [event for event in seen if isinstance(event, events.Answer)]
     assert [event.row for event in answers] == rows
     assert [event.text for event in answers] == [row["summary"] for row in rows]
+    bars = [event for event in seen if isinstance(event, events.Progress)]
+    assert {bar.total for bar in bars} == {9} and [bar.done == 9 for bar in bars].count(True) == 1
     assert seen[-1] == events.Progress("summarize", 9, 9, "rows")
 
 

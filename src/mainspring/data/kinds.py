@@ -22,6 +22,7 @@ Kind = Literal[
     "any",
 ]
 
+CLASSES = ("label", "labels", "tags", "spans")  # kinds whose values are names of classes
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from mainspring import events
 from mainspring.data import schema
 from mainspring.data.kinds import Flaw
 from mainspring.data.readers import COLUMNS_FROM, Source, columns, read_rows
@@ -72,6 +73,21 @@ def checked(
     if task.unfold is not None:
         rows = _unfolded(rows, task.unfold, skipped)
     return schema.examples(rows, layout.fields, named, skipped, convert=layout.values, given=given)
+
+
+def count(
+    task: Task,
+    source: Source,
+    matched: Matched,
+    given: Mapping[str, Any],
+    limit: int | None = None,
+    *,
+    pieces: bool = True,
+) -> int:
+    """How many rows `checked` gives, at most `limit`: what long work wants to know beforehand."""
+    with SkipLog() as unlisted, events.listening(lambda event: None):
+        rows = checked(task, source, matched, unlisted, given, pieces=pieces)
+        return sum(1 for _ in itertools.islice(rows, limit))
 
 
 def _unfolded(

@@ -34,6 +34,7 @@ from mainspring.compute.memory import keep_freed_memory
 from mainspring.compute.precision import prepare
 from mainspring.compute.training import prepare_for_training
 from mainspring.data.batches import BatchPlan, plan_batches
+from mainspring.data.kinds import CLASSES
 from mainspring.data.skipped import SkipLog
 from mainspring.data.sources import sources
 from mainspring.errors import BadData, BadOption, Mismatch
@@ -63,7 +64,6 @@ from mainspring.training.preflight import (
     time_steps,
 )
 from mainspring.training.preparation import (
-    CLASSES,
     DataSet,
     encode_rows,
     open_data,
@@ -484,7 +484,8 @@ class _Run:
             limits = Limits(limits.source + limits.target, limits.target)
         read, learnt = data_lengths(rows, limits)
         if self.task.metric is None:
-            return [("pieces", f"{len(rows)} of at most {read.percentiles[-1]} tokens")]
+            pieces = f"{len(rows)} of at most {read.percentiles[-1]} tokens"
+            return [("pieces", pieces), *self._unknown_lines()]
         lines = [("source" if apart else "tokens", str(read)), *self._unknown_lines()]
         if self.formulation.generates:
             lines.append(("target", str(learnt)))

@@ -24,7 +24,6 @@ from mainspring.tasks.reading import Matched, checked, match
 from mainspring.training.rows import EncodedRows
 
 AT_ONCE = 1000
-CLASSES = ("label", "labels", "tags", "spans")  # kinds of fields that name classes
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,16 @@ def apply(request: Request) -> Iterator[tuple[Values, str]]:
     out = None if request.out is None else Output(request.out)
     skipped = SkipLog(None if out is None else out.skipped, strict=request.strict)
     rows = input_rows(request, skipped)
+    total = count_inputs(request)
     opened = open_for(task, request.use)
     with skipped:
         if out is None:
             single = len(request.inputs) <= 1 and not request.lines
-            yield from _predictions(task, opened, rows, single)
+            yield from _predictions(task, opened, rows, total, single)
         else:
             with out.writing(rows, task) as (rest, write):
-                for row, answer in _predictions(task, opened, rest, False):
+                left = None if total is None else total - out.count
+                for row, answer in _predictions(task, opened, rest, left, False):
                     write(row)
                     yield row, answer
             out.finish()
@@ -70,7 +72,11 @@ def apply(request: Request) -> Iterator[tuple[Values, str]]:
 
 
 def _predictions(
-    task: Task, opened: Opened, rows: Iterator[schema.Example], stream: bool
+    task: Task,
+    opened: Opened,
+    rows: Iterator[schema.Example],
+    total: int | None,
+    stream: bool,
 ) -> Iterator[tuple[Values, str]]:
     """Rows with their predictions; with `stream` the text of an only row is told as it grows."""
     first = list(islice(rows, 2))
@@ -78,7 +84,7 @@ def _predictions(
     if stream and len(first) == 1 and opened.formulation.generates:
         on_text = _tell
     for_model, for_output = tee(chain(first, rows))
-    show = partial(_show, task.name) if on_text is None else lambda done: None
+    show = events.counter(task.name, total) if on_text is None else lambda done: None
     count, unfinished, refused = 0, 0, Counter[str]()
     counts: Counter[str] = Counter()
     values = (row.values for row in for_model)
@@ -108,10 +114,6 @@ def _predictions(
 
 def _tell(text: str) -> None:
     events.emit(events.Text(text))
-
-
-def _show(name: str, done: int) -> None:
-    events.emit(events.Progress(name, done, None, "rows"))
 
 
 def added_columns(task: Task, formulation: Formulation, prediction: Prediction) -> Values:
@@ -157,6 +159,17 @@ def input_rows(request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
             row = Row({"text": given}, "argument", 1)
             found.append(partial(_checked, iter([row]), request, skipped))
     return _all(found, skipped)
+
+
+def count_inputs(request: Request) -> int | None:
+    """How many rows there are to work on; None where they come by standard input."""
+    if "-" in (request.inputs or ("-",)):
+        return None
+    try:
+        with SkipLog() as unlisted, events.listening(lambda event: None):
+            return sum(1 for _ in input_rows(request, unlisted))
+    except BadData:
+        return None  # said where the rows are worked on
 
 
 def _all(

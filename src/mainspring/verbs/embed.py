@@ -133,7 +133,7 @@ def _embedded(options: Mapping[str, Any], keep: Any) -> Vectors:
         raise BadOption(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
     wait_politely()
     from mainspring.data.skipped import SkipLog
-    from mainspring.verbs.applying import Output, input_rows, kept_columns
+    from mainspring.verbs.applying import Output, count_inputs, input_rows, kept_columns
     from mainspring.verbs.vectors import VectorFile
 
     listed = None if out is None else out.with_name(out.stem + ".skipped.jsonl")
@@ -142,21 +142,22 @@ def _embedded(options: Mapping[str, Any], keep: Any) -> Vectors:
         rows = input_rows(request, skipped)
         model = _open(options)
         pass_on = _Pass(model, options, skipped)
+        total = count_inputs(request)
         if out is None:
-            for example, made in pass_on(rows):
+            for example, made in pass_on(rows, total):
                 keep(example, made)
         elif out.suffix == ".npy":
             shown = ("model", "pool", "prompt", "on_long", "max_source", "precision")
             file = VectorFile(out, model.width, {name: options[name] for name in shown})
             with file.writing(rows, "text") as (rest, write):
-                for example, made in pass_on(rest):
+                for example, made in pass_on(rest, total, file.count):
                     write(example, made.vector)
             file.finish()
             pass_on.count = file.count
         else:
             lines = Output(out)
             with lines.writing(rows, request.task) as (rest, write_row):
-                for example, made in pass_on(rest):
+                for example, made in pass_on(rest, total, lines.count):
                     kept = kept_columns(request.task, example.row)
                     write_row({**kept, "embedding": made.vector.tolist()})
             lines.finish()
@@ -171,13 +172,18 @@ class _Pass:
         self.model, self.options, self.skipped = model, options, skipped
         self.count = self.cut = self.unread = 0
 
-    def __call__(self, rows: "Iterator[Example]") -> "Iterator[tuple[Example, Embedded]]":
+    def __call__(
+        self, rows: "Iterator[Example]", total: int | None, before: int = 0
+    ) -> "Iterator[tuple[Example, Embedded]]":
+        """`before` of the `total` rows were done by an earlier run."""
         from mainspring.formulations.embedding import embed as vectors_of
 
         asked, kept = tee(rows)
         texts = (example.values["text"] for example in asked)
         how = {name: self.options[name] for name in ("prompt", "on_long")}
-        for made in vectors_of(self.model, texts, **how, on_done=_show):
+        left = None if total is None else total - before
+        show = events.counter("embed", left, "texts")
+        for made in vectors_of(self.model, texts, **how, on_done=show):
             self.count += 1
             self.cut += made.unread > 0
             self.unread += made.unread
@@ -205,10 +211,6 @@ class _Pass:
             self.skipped.total,
             None if out is None else str(out),
         )
-
-
-def _show(done: int) -> None:
-    events.emit(events.Progress("embed", done, None, "texts"))
 
 
 def _request(options: Mapping[str, Any]) -> "Request":

@@ -26,7 +26,7 @@ from mainspring.formulations.prediction import tokenizer_of
 from mainspring.metrics import ROWS, Metric, Statistics
 from mainspring.metrics.likelihood import SIGNATURE, combine, uniform, unigram, variety
 from mainspring.tasks import Task
-from mainspring.tasks.reading import checked, match
+from mainspring.tasks.reading import checked, count, match
 from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import row_writer
@@ -74,12 +74,13 @@ def score_losses(
     found: list[Surprise] = []
     report: dict[str, Any] = {}
     at_limit = 0.0
+    total = count(task, source, matched, given, limit)
     for number, use in enumerate(contestants):
         opened = open_for(task, replace(use, generation=_sampling(use, seed)))
         with skipped if number == 0 else SkipLog() as log:
             rows = islice(checked(task, source, matched, log, given), limit)
             file = None if out is None or number else out / "predictions.jsonl"
-            found.append(surprised(opened, rows, file))
+            found.append(surprised(opened, rows, total, file))
         if number == 0:
             with SkipLog() as unlisted:
                 again = islice(checked(task, source, matched, unlisted, given), limit)
@@ -115,12 +116,15 @@ def score_losses(
 # -- losses ----------------------------------------------------------------------------------------
 
 
-def surprised(opened: Opened, examples: Iterable[schema.Example], file: Path | None) -> Surprise:
-    """How surprising each row is; rows in which nothing is predicted are left out."""
+def surprised(
+    opened: Opened, examples: Iterable[schema.Example], total: int, file: Path | None
+) -> Surprise:
+    """How surprising each of `total` rows is; rows in which nothing is predicted are left out."""
     tokenizer = tokenizer_of(opened.bundle)
     kept = Surprise(opened.precision, opened.megabytes, tokenizer.vocabulary)
     started = time.perf_counter()
     name = f"evaluating {opened.name}"
+    show = events.counter(name, total)
     with ExitStack() as stack:
         write = None if file is None else stack.enter_context(row_writer(file, "wb"))
         for chunk in in_chunks(examples, AT_ONCE):
@@ -129,17 +133,17 @@ def surprised(opened: Opened, examples: Iterable[schema.Example], file: Path | N
                 opened.bundle, opened.formulation, (part for parts in encoded for part in parts)
             )
             for example, parts in zip(chunk, encoded, strict=True):
-                total = math.fsum(islice(losses, len(parts)))
+                surprise = math.fsum(islice(losses, len(parts)))
                 labels = array("i", (i for p in parts for i in p.target if i != IGNORED))
                 size = said_bytes(example.values)
                 if not labels or not size:
                     continue
-                row = {"nats": total, "tokens": float(len(labels)), "bytes": float(size)}
+                row = {"nats": surprise, "tokens": float(len(labels)), "bytes": float(size)}
                 kept.rows.append(row)
                 kept.labels.append(labels)
                 if write is not None:
                     write({**example.row.values, **row, **rounded(combine({**row, ROWS: 1}))})
-            events.emit(events.Progress(name, len(kept.rows), None, "rows"))
+            show(len(kept.rows))
     if not kept.rows:
         raise BadData("in none of the rows there is anything to predict")
     kept.seconds = time.perf_counter() - started

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from mainspring.errors import BadOption, Mismatch
 from mainspring.formulations import Prediction, Values
 from mainspring.metrics import Metric, Statistics
 from mainspring.tasks import Task
-from mainspring.tasks.reading import Matched, by_columns, checked, match
+from mainspring.tasks.reading import Matched, by_columns, checked, count, match
 from mainspring.tasks.settings import remembered
 from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
@@ -101,6 +100,7 @@ def score(
         out.mkdir(parents=True, exist_ok=True)
     skipped = SkipLog(None if out is None else out / "skipped.jsonl", strict=strict)
     baseline: dict[str, list[Statistics]] = {name: [] for name in metric.baselines}
+    total = count(task, source, matched, given, limit, pieces=False)
     tallies = []
     for number, use in enumerate(contestants):
         opened = open_for(task, use)
@@ -108,7 +108,7 @@ def score(
             rows = islice(checked(task, source, matched, log, given, pieces=False), limit)
             file = None if out is None or number else out / "predictions.jsonl"
             bases = baseline if number == 0 else {}
-            tallies.append(_scored(task, metric, opened, rows, kind, file, bases))
+            tallies.append(_scored(task, metric, opened, rows, total, kind, file, bases))
         if metric.report is not None and number == 0:
             guesses, wanted = zip(*tallies[0].judged, strict=True)
             report = metric.report(guesses, wanted, opened.setup.labels, out)
@@ -164,16 +164,18 @@ def _scored(
     metric: Metric,
     opened: Opened,
     examples: Iterable[schema.Example],
+    total: int,
     kind: str,
     file: Path | None,
     baseline: dict[str, list[Statistics]],
 ) -> Tally:
-    """Predicts and scores rows as they come; `baseline` is filled with the scores of baselines."""
+    """Predicts and scores rows as they come, `total` of them; `baseline` is filled with the
+    scores of baselines."""
     assert task.target is not None
     target = task.target.name
     tally = Tally(opened.precision, opened.megabytes)
     for_model, for_score = tee(examples)
-    show = partial(_show, opened.name)
+    show = events.counter(f"evaluating {opened.name}", total)
     started = time.perf_counter()
     with ExitStack() as stack:
         write = None if file is None else stack.enter_context(row_writer(file, "wb"))
@@ -205,7 +207,3 @@ def _scored(
     count = len(tally.rows)
     events.emit(events.Progress(f"evaluating {opened.name}", count, count, "rows"))
     return tally
-
-
-def _show(name: str, done: int) -> None:
-    events.emit(events.Progress(f"evaluating {name}", done, None, "rows"))
