@@ -124,9 +124,13 @@ def open_index(folder: Path) -> Index | None:
 
 
 def update_index(
-    folder: Path, model: Embedder, found: Iterable[Document], made: Mapping[str, Any]
+    folder: Path,
+    model: Embedder,
+    found: Iterable[Document],
+    made: Mapping[str, Any],
+    total: int | None = None,
 ) -> Index:
-    """The index of these documents in `folder`, which is not touched where nothing changed.
+    """The index of these `total` documents in `folder`, which is not touched where nothing changed.
 
     `made` says how vectors are made: those of an index that was made otherwise are not kept.
     """
@@ -141,7 +145,7 @@ def update_index(
     try:
         writer = _Writer(draft, model.width, made)
         with writer.open() as add:
-            for passage, vector in _vectors(model, _fresh(found, before, add, model)):
+            for passage, vector in _vectors(model, _fresh(found, before, add, model, total)):
                 add(passage, vector)
         kept = before is not None and writer.reused == len(writer.documents)
         if before is not None and kept and len(before.documents) == len(writer.documents):
@@ -213,12 +217,16 @@ class _Writer:
 
 
 def _fresh(
-    found: Iterable[Document], before: Index | None, add: _Writer, model: Embedder
+    found: Iterable[Document],
+    before: Index | None,
+    add: _Writer,
+    model: Embedder,
+    total: int | None,
 ) -> Iterator[Passage]:
     """The passages whose vectors are to be made; those of documents as before are copied."""
     count = _counter(model)
     limit = min(TOKENS, model.limit - frame(tokenizer_of(model.bundle)).tokens)
-    done = 0
+    done, show = 0, events.counter("indexing", total, "documents")
     for document in found:
         digest, numbers = (
             ("", ()) if before is None else before.documents.get(document.name, ("", ()))
@@ -231,7 +239,7 @@ def _fresh(
             add.begin(document)
             yield from passages(document, count, limit)
         done += 1
-        events.emit(events.Progress("indexing", done, None, "documents"))
+        show(done)
     events.emit(events.Progress("indexing", done, done, "documents"))
 
 

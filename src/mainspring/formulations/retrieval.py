@@ -19,7 +19,7 @@ from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.checkpoints.packaged import cache_folder
 from mainspring.data.passages import Passage, documents
 from mainspring.data.skipped import SkipLog
-from mainspring.events import warn
+from mainspring.events import listening, warn
 from mainspring.formulations import (
     Formulation,
     Inference,
@@ -82,12 +82,19 @@ def open_retriever(setup: Setup, how: Inference) -> Retriever:
             model,
             documents(place, skipped),
             made,
+            _count(place),
         )
     if skipped.total:
         warn(f"{skipped.total} documents skipped: {skipped.summary()}")
     return Retriever(
         model, index, options.get("passages", PASSAGES), options.get("search", "exact")
     )
+
+
+def _count(place: str) -> int:
+    """How many documents there are."""
+    with SkipLog() as unlisted, listening(lambda event: None):
+        return sum(1 for _ in documents(place, unlisted))
 
 
 def index_folder(place: str, retriever: str, named: str | None) -> Path:

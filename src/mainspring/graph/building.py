@@ -48,10 +48,15 @@ class Built:
 
 
 def build(
-    documents: Iterable[Document], store: GraphStore, extractor: Extractor, settings: Settings
+    documents: Iterable[Document],
+    store: GraphStore,
+    extractor: Extractor,
+    settings: Settings,
+    total: int | None = None,
 ) -> Built:
-    """Reads `documents` into `store`. Those whose text and settings are those of an earlier build
-    are passed over; a changed one takes its own place. BadOption for settings out of range."""
+    """Reads `documents`, `total` of them, into `store`. Those whose text and settings are those of
+    an earlier build are passed over; a changed one takes its own place. BadOption for settings out
+    of range."""
     check(settings)
     key = v.digest(
         extractor.key,
@@ -61,6 +66,7 @@ def build(
         settings.encoder,
     )
     built = Built()
+    show = events.counter("graph", total, "documents")
     for chunk in _chunks(_to_do(documents, store, key, built), settings.passage):
         texts = [doc.text[start:end] for doc, spans in chunk for start, end in spans]
         found = _extracted(extractor, texts)
@@ -75,10 +81,10 @@ def build(
                 Origin(extractor.models, key, datetime.now(UTC)),
                 built,
             )
-            events.emit(events.Progress("graph", built.documents, None, "documents"))
+            show(built.done_before + built.documents)
         next(found, None)  # raises where there is one answer too many
-    total = built.documents
-    events.emit(events.Progress("graph", total, total, "documents"))
+    done = built.done_before + built.documents
+    events.emit(events.Progress("graph", done, done, "documents"))
     return built
 
 

@@ -97,6 +97,7 @@ def build(
     from mainspring.graph.linking import Aliases, read_aliases
     from mainspring.graph.store import writing
     from mainspring.verbs import graph_building as asked
+    from mainspring.verbs.applying import count_inputs
 
     use = asked.use_of(entities or relations or model or "starter", precision, device)
     with SkipLog(strict=strict) as skipped:
@@ -108,7 +109,8 @@ def build(
             settings = building.Settings(passage, min_score, names, _encode(encoder), encoder or "")
             building.check(settings)
             extractor = asked.extractor_of(entities, relations, model, relation_names, use)
-            built = building.build(chain([first], documents), graph, extractor, settings)
+            found, total = chain([first], documents), count_inputs(request)
+            built = building.build(found, graph, extractor, settings, total)
         _tell_skipped(skipped)
     facts = {"store": str(store), **vars(built), "links": dict(built.links)}
     facts["skipped"] = skipped.total
