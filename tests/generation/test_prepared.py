@@ -1,5 +1,6 @@
 """Models prepared for inference in float32 write the tokens that transformers writes."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ from generation_oracle import VOCABULARY, rows_with_padding, saved_pair
 
 from mainspring.compute.decoder import StepDecoder
 from mainspring.compute.precision import prepare
+from mainspring.generation.options import GenerationOptions
+from mainspring.generation.search import generate
+from mainspring.testing import tiny, tiny_inputs
 
 SHAPE = {
     "vocab_size": VOCABULARY,
@@ -47,3 +51,29 @@ def test_greedy_and_beam_tokens_equal_those_of_transformers(kind: str) -> None:
         options: dict[str, Any] = {"max_new_tokens": 12, "num_beams": beams, "do_sample": False}
         expected = theirs.generate(ids, attention_mask=mask, **options)
         assert torch.equal(bundle.generate(ids, mask, **options), expected), beams
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma", "t5", "bart"])
+def test_what_decoding_held_is_freed_without_the_garbage_collector(
+    family: str, prepared: bool, beams: int
+) -> None:
+    """Memory of a batch that waits for the collector comes on top of the next one's."""
+    model = tiny(family)
+    if prepared:
+        prepare(model, "float32")
+    ids = tiny_inputs(model, 2, 7)["input_ids"]
+    options = GenerationOptions.merge(
+        {"pad_token_id": 0, "decoder_start_token_id": 0}, max_new_tokens=4, num_beams=beams
+    )
+    generate(model, ids, None, options)  # tables that are kept are made
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+        generate(model, ids, None, options)
+        after = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert after == before

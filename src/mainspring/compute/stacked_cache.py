@@ -1,5 +1,7 @@
 """A cache that holds all layers' keys and values in one tensor, for `StepDecoder`."""
 
+from weakref import proxy
+
 from torch import Tensor
 
 from mainspring.core.cache import Cache, LayerCache, grown, moved_places
@@ -11,7 +13,8 @@ class StackedLayerCache(LayerCache):
 
     def __init__(self, whole: "StackedCache", layer: int, capacity: int):
         super().__init__(capacity)
-        self.whole, self.layer = whole, layer
+        # Held weakly: in a cycle both would wait for the garbage collector with all they hold.
+        self.whole, self.layer = proxy(whole), layer
 
     def append(self, keys_BKSE: Tensor, values_BKSE: Tensor) -> tuple[Tensor, Tensor]:
         end = self.length + keys_BKSE.shape[2]
