@@ -85,12 +85,12 @@ def _made(seconds: float, rows: list[list[int]], eos: int, how: str = "") -> Mad
 def mainspring(setup: GenerationSetup, turns: Turns) -> None:
     """`generate` on a model prepared as `run` does it."""
     from mainspring.checkpoints.bundle import load
-    from mainspring.compute.precision import prepare
+    from mainspring.compute.precision import ready
     from mainspring.generation.options import GenerationOptions
     from mainspring.generation.search import generate
 
     bundle = load(setup.folder)
-    prepared = prepare(bundle.model.to(setup.device), setup.precision)
+    prepared = ready(bundle.model, setup.precision, setup.device)
     eos, pad = bundle.generation["eos_token_id"], bundle.generation["pad_token_id"]
     left = bundle.spec.encoder is None
     turns.answer(prepared.describe())

@@ -18,7 +18,7 @@ import torch
 
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.compute.devices import choose_device
-from mainspring.compute.precision import prepare
+from mainspring.compute.precision import ready
 from mainspring.errors import BadOption, Mismatch, Missing
 from mainspring.formulations import IGNORED, EncodedRow, causal, special_ids
 from mainspring.formulations.inputs import in_batches, kept, padded
@@ -73,8 +73,7 @@ class Harness(TemplateLM):
         # The harness's command line says cuda:0 where nobody says anything.
         named = "auto" if device is None or "cuda" in device else device
         self.place = choose_device(named)
-        self.bundle.model.to(self.place)
-        prepare(self.bundle.model, precision)
+        ready(self.bundle.model, precision, named)
         self.max_length, self.max_gen_toks = int(max_length), int(max_gen_toks)
         self.batch_tokens = int(batch_tokens)
 

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from mainspring import events, spec
 from mainspring.compute import packed
 from mainspring.compute.decoder import StepDecoder
+from mainspring.compute.devices import choose_device
 from mainspring.compute.encoder import GroupedEncoder, LaidOutBias
 from mainspring.compute.graphed import GraphedDecoder
 from mainspring.compute.hardware import Hardware, detect
 from mainspring.compute.lora import merge_adapters
+from mainspring.compute.memory import keep_freed_memory
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Kernels
 from mainspring.compute.native.parts import (
@@ -96,6 +98,13 @@ def choose(precision: str, hardware: Hardware, device: torch.device) -> Precisio
         return cast(Precision, precision)
     fast = hardware.fast_bfloat16 if device.type == "cpu" else torch.cuda.is_bf16_supported()
     return "bfloat16" if fast else "float32"
+
+
+def ready(model: Transformer, precision: str, device: str) -> Prepared:
+    """Puts a loaded model where it is to work, and prepares it for a long run of inference: what
+    a batch frees is kept for the next one, in the whole process."""
+    keep_freed_memory()
+    return prepare(model.to(choose_device(device)), precision)
 
 
 @torch.no_grad()

@@ -238,14 +238,12 @@ def _request(options: Mapping[str, Any]) -> "Request":
 
 def _open(options: Mapping[str, Any]) -> "Embedder":
     from mainspring.checkpoints.bundle import load
-    from mainspring.compute.devices import choose_device
-    from mainspring.compute.precision import prepare
+    from mainspring.compute.precision import ready
     from mainspring.formulations.embedding import embedder
 
     bundle = load(options["model"])
     pool = None if options["pool"] == "stored" else options["pool"]
     model = embedder(bundle, pool=pool, max_source=options["max_source"])
-    bundle.model.to(choose_device(options["device"]))
-    prepare(bundle.model, options["precision"])
+    ready(bundle.model, options["precision"], options["device"])
     events.note(f"{options['model']}: {model.width} numbers a text, reads {model.limit} tokens")
     return model

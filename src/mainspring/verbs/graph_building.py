@@ -86,16 +86,14 @@ def _opened(task: str, model: str | None, use: Use) -> Predict | None:
 
 def _prompted(model: str, relation_names: str | None, use: Use) -> Extractor:
     from mainspring.checkpoints.bundle import load
-    from mainspring.compute.devices import choose_device
-    from mainspring.compute.precision import prepare
+    from mainspring.compute.precision import ready
     from mainspring.graph.prompting import by_prompt
 
     names = tuple(n.strip() for n in (relation_names or "").split(",") if n.strip())
     events.note(f"triples are written by `{model}` under a grammar")
     bundle = load(model)
     extract = by_prompt(bundle, names)
-    bundle.model.to(choose_device(use.device))
-    prepare(bundle.model, use.precision)
+    ready(bundle.model, use.precision, use.device)
     return Extractor((model,), f"prompt {_weights(model)} {names}", extract)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 from mainspring import events
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.checkpoints.speech import decoding, front_end
-from mainspring.compute.devices import choose_device
-from mainspring.compute.precision import prepare
+from mainspring.compute.precision import ready
 from mainspring.core.model import Transformer
 from mainspring.errors import BadOption
 from mainspring.formulations import (
@@ -109,8 +108,7 @@ def open_for(task: Task, use: Use) -> Opened:
         _warn_of_no_effect(
             [name for name in use.generation if name != "seed"], ": nothing is generated"
         )
-    bundle.model.to(choose_device(use.device))
-    prepared = prepare(bundle.model, use.precision)
+    prepared = ready(bundle.model, use.precision, use.device)
     if bundle.hears:
         mel = front_end(bundle)
         events.note(f"{use.model}: hears {mel.window / mel.rate:g} s at a time")
@@ -118,7 +116,7 @@ def open_for(task: Task, use: Use) -> Opened:
         events.note(f"{use.model}: reads {setup.limits.source} tokens, prefix {setup.prefix!r}")
 
     def prepare_alike(other: Transformer) -> None:
-        prepare(other.to(choose_device(use.device)), use.precision)
+        ready(other, use.precision, use.device)
 
     constraint = None
     if use.constraint is not None:
