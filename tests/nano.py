@@ -240,7 +240,7 @@ def decoder_tokenizer() -> Tokenizer:
     return train_tokenizer(texts, 150, "unigram", LLAMA.tokens)
 
 
-def decoder(seed: int = 0) -> Bundle:
+def decoder(seed: int = 0, tokenizer: Tokenizer | None = None) -> Bundle:
     """A decoder-only model (Llama) with a tokenizer in its own layout: `<s>` before each text."""
     from mainspring.families.llama import FAMILY as LLAMA
 
@@ -256,6 +256,6 @@ def decoder(seed: int = 0) -> Bundle:
     }
     LLAMA.sizes["llama-nano"] = small
     try:
-        return new_bundle("llama-nano", decoder_tokenizer(), seed)
+        return new_bundle("llama-nano", tokenizer or decoder_tokenizer(), seed)
     finally:
         del LLAMA.sizes["llama-nano"]

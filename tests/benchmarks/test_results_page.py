@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from benchmarks.graph_questions import answered, declined, triples
-from benchmarks.recipes import RECIPES, triples_of_finre
+from benchmarks.recipes import RECIPES, triples_of_semeval
 from benchmarks.results_page import (
     baseline,
     graph_lines,
@@ -79,12 +79,10 @@ def test_recipes_have_names_of_their_own_and_commands_that_fill() -> None:
 def test_a_recipe_prepares_trains_and_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "relation_extraction" / "finre_zh"
+    folder = tmp_path / "relation_extraction" / "semeval2010_task8"
     folder.mkdir(parents=True)
-    pairs = [("甲", "乙", "合作"), ("乙", "甲", "合作"), ("甲", "丙", "unknown")]
-    rows = [
-        {"text": "甲乙丙", "head": h, "tail": t, "relation": r} for h, t, r in [*pairs, pairs[0]]
-    ]
+    names = ("Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Other")
+    rows = [{"text": "rain, mud", "head": "rain", "tail": "mud", "relation": r} for r in names]
     for split in ("train", "validation", "test"):
         nano.write_jsonl(rows, folder / f"{split}.jsonl")
     said: list[str] = []
@@ -94,15 +92,15 @@ def test_a_recipe_prepares_trains_and_scores(
         return {"scores": {}}
 
     monkeypatch.setattr(results, "_mainspring", mainspring)
-    recipe = BY_NAME["relations-triples-finre-zh"]
+    recipe = BY_NAME["relations-triples-semeval"]
     made = results.run(recipe, tmp_path, tmp_path, 2, 9, 5)
-    [row] = nano.read_jsonl(tmp_path / f"{recipe.name}.data" / "train.jsonl")
-    assert row["relations"] == [
-        {"head": "甲", "type": "合作", "tail": "乙"},
-        {"head": "乙", "type": "合作", "tail": "甲"},
+    found = nano.read_jsonl(tmp_path / f"{recipe.name}.data" / "train.jsonl")
+    assert [row["relations"] for row in found] == [
+        [{"head": "rain", "type": "Cause-Effect", "tail": "mud"}],
+        [{"head": "mud", "type": "Cause-Effect", "tail": "rain"}],
     ]
-    assert recipe.prepare is triples_of_finre
-    assert said[0].startswith(f"fit relations {tmp_path / recipe.name}.data --from-scratch")
+    assert recipe.prepare is triples_of_semeval
+    assert said[0].startswith(f"fit relations {tmp_path / recipe.name}.data --form triples")
     assert "--minutes 2 --seed 5" in said[0] and said[1].endswith("--limit 9")
     assert str(tmp_path) not in "".join(made["commands"])
 

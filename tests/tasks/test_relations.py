@@ -5,14 +5,17 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mainspring
 import nano
 from mainspring import events
+from mainspring.checkpoints.tokenizer import train_tokenizer
 from mainspring.errors import BadOption, Mismatch
 from mainspring.families.bert import FAMILY as BERT
+from mainspring.families.llama import FAMILY as LLAMA
 from mainspring.testing import check_task
 
 NAMES = ("Anna", "Bert", "Clara", "东方", "上航", "Dora")
@@ -155,6 +158,27 @@ def test_a_model_that_writes_learns_triples(nano_size: str, tmp_path: Path) -> N
     assert isinstance(rows[0]["relations"], list) and rows[0]["stop"] in ("eos", "length")
     config = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
     assert "<triplet>" in json.dumps(config["added_tokens"])
+
+
+def test_an_adapter_spells_the_marks_of_triples(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"Anna owns {name}", "relations": [{"head": "Anna", "type": "o", "tail": name}]}
+        for name in ("Bert", "Carl", "Dora") * 12
+    ]
+    data = nano.write_jsonl(rows, tmp_path / "train.jsonl")
+    nano.decoder().save(tmp_path / "unigram")
+    few: dict[str, Any] = {"steps": 2, "lora": 2, "max_source": 300, "form": "triples"}
+    with pytest.raises(BadOption, match=r"`<triplet>`.* cannot hold; leave --lora out"):
+        mainspring.fit(
+            "relations", data, model=str(tmp_path / "unigram"), out=tmp_path / "a", **few
+        )
+    words = train_tokenizer([row["text"] for row in rows], 300, "byte-bpe", LLAMA.tokens)
+    nano.decoder(tokenizer=words).save(tmp_path / "bytes")
+    mainspring.fit("relations", data, model=str(tmp_path / "bytes"), out=tmp_path / "b", **few)
+    tokenizer = json.loads((tmp_path / "b" / "tokenizer.json").read_text())
+    assert "<triplet>" not in json.dumps(tokenizer["added_tokens"])
+    [row] = mainspring.run("relations", "Anna owns Bert", model=str(tmp_path / "b"))
+    assert isinstance(row["relations"], list)
 
 
 # -- what users may get wrong ------------------------------------------------------------------

@@ -94,6 +94,10 @@ class Tokenizer:
         """The vocabulary entry of each id, one a piece; "" for an id past the vocabulary."""
         return [self.backend.id_to_token(int(i)) or "" for i in ids]
 
+    def spells(self, text: str) -> bool:
+        """Whether `text` comes back from its ids as it was."""
+        return self.decode(self.encode(text, special=False)).strip() == text.strip()
+
     # -- the vocabulary ------------------------------------------------------------------------
 
     @cached_property

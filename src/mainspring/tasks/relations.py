@@ -4,11 +4,13 @@ An encoder tells for two given entities which relation holds between them; a mod
 finds entities and relations at once. The forms of data are those of `data.relations`.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mainspring.data.relations import relation_values
 from mainspring.data.schema import Field, Layout
-from mainspring.formulations import Limits, classification, relation_pairs, triples
+from mainspring.formulations import Limits, Values, classification, relation_pairs, triples
 from mainspring.metrics.relations import METRIC
 from mainspring.tasks import Option, Task
 
@@ -73,6 +75,20 @@ def end(name: str, others: tuple[str, ...]) -> tuple[Field, ...]:
     return words, span, label
 
 
+FORMS = {
+    "pairs": (relation_pairs.FORMULATION,),
+    "triples": (triples.SEQUENCE_TO_SEQUENCE, triples.CAUSAL),
+}
+
+
+def by_columns(
+    task: Task, options: Values, columns: Sequence[str], named: Mapping[str, str]
+) -> tuple[Task, Values]:
+    """The task in the form that is asked for."""
+    del columns, named
+    return (replace(task, formulations=FORMS[options["form"]]) if "form" in options else task), {}
+
+
 def show(relations: Any) -> str:
     """Relations on one line: `child -Entity-Destination(e1,e2)-> cradle (0.98)`."""
     shown = []
@@ -96,7 +112,8 @@ TASK = Task(
     ),
     values=relation_values,
     layouts=(Layout((WORDS, ENTITIES, RELATIONS, NO_RELATION), relation_values),),
-    formulations=(relation_pairs.FORMULATION, triples.SEQUENCE_TO_SEQUENCE, triples.CAUSAL),
+    formulations=tuple(formulation for form in FORMS.values() for formulation in form),
+    by_columns=by_columns,
     output="relations",
     best="micro_f1",
     metric=METRIC,
@@ -106,6 +123,12 @@ TASK = Task(
     ),
     cue="\nRelations: ",
     options=(
+        Option(
+            "form",
+            "learn which relation holds for `pairs` of given entities, or to write `triples` of a "
+            "text; by default pairs where the model can",
+            choices=tuple(FORMS),
+        ),
         Option(
             "balance",
             "weigh rare relations more: by one over how often they occur, or by its square root",

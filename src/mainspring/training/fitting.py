@@ -14,6 +14,7 @@ OUT/
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -197,13 +198,23 @@ class _Run:
         learnt, keys = setup.options, self.formulation.config_keys
         self.bundle.config |= {key: learnt[key] for key in keys if key in learnt}
         own = self.formulation.tokens(setup)
-        if own and options["lora"] is not None:
-            raise BadOption(
-                f"`{task.name}` gives the model tokens of its own, which an adapter cannot hold; "
-                "leave --lora out"
-            )
-        self.bundle = with_tokens(self.bundle, own, options["seed"])
+        if options["lora"] is None:
+            self.bundle = with_tokens(self.bundle, own, options["seed"])
+        else:
+            self._check_spelt(own)
         return setup
+
+    def _check_spelt(self, own: Sequence[str]) -> None:
+        """An adapter holds no new tokens: marks that are written can be spelt by those that are
+        there, others not. BadOption where they cannot be."""
+        assert self.bundle.tokenizer is not None
+        can = self.bundle.tokenizer.spells if self.formulation.generates else lambda token: False
+        lost = [token for token in own if not can(token)]
+        if lost:
+            raise BadOption(
+                f"`{self.task.name}` gives this model tokens of its own ({listed(lost)}), which an "
+                "adapter cannot hold; leave --lora out"
+            )
 
     def _adapter(self) -> Lora | None:
         options, head = self.options, self.formulation.head
