@@ -3,11 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from mainspring import spec
 from mainspring.compute import packed
-from mainspring.compute.encoder import TOKENS, GroupedEncoder, groups
+from mainspring.compute.encoder import TOKENS, GroupedEncoder, LaidOutBias, groups
 from mainspring.compute.norms import NarrowLayerNorm, NarrowRMSNorm
 from mainspring.compute.projections import (
     BagRow,
@@ -24,6 +26,7 @@ from mainspring.compute.projections import (
 )
 from mainspring.core.attention import KeyValue, QueryKeyValue
 from mainspring.core.feed_forward import GatedUp, Up
+from mainspring.core.positions import RelativePositionBias
 
 ATTENTION = spec.Attention(4, 2, 16, biases="qv")
 
@@ -126,11 +129,26 @@ def test_groups_cover_all_rows_and_stay_small() -> None:
     lengths = torch.randint(0, 300, (50,), generator=generator)
     keep = torch.arange(300)[None] < lengths[:, None]
     found = groups(keep)
-    assert [at for at, _, _ in found] == [0, *[end for _, end, _ in found]][:-1]
-    assert found[-1][1] == 50
-    for at, end, width in found:
-        assert width == max(1, int(lengths[at:end].max()))
-        assert end - at == 1 or (end - at) * width <= TOKENS
+    assert sorted(row for rows, _ in found for row in rows.tolist()) == list(range(50))
+    for rows, width in found:
+        assert width == max(1, int(lengths[rows].max()))
+        assert len(rows) == 1 or len(rows) * width <= TOKENS
+    widths = [width for _, width in found]
+    assert widths == sorted(widths)
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(
+    queries=st.integers(1, 40),
+    keys=st.integers(1, 40),
+    start=st.integers(0, 30),
+    both_ways=st.booleans(),
+)
+def test_a_laid_out_bias_is_the_cores(queries: int, keys: int, start: int, both_ways: bool) -> None:
+    core = RelativePositionBias(spec.RelativeBias(8, 20), 3, both_ways)
+    at = torch.arange(start, start + queries), torch.arange(keys)
+    found = LaidOutBias(core)(*at)
+    assert torch.equal(found, core(*at)) and found.is_contiguous()
 
 
 @torch.no_grad()

@@ -63,6 +63,7 @@ from mainspring.core.feed_forward import FeedForward, GatedUp, Up
 from mainspring.core.heads import VocabularyHead
 from mainspring.core.layer import PostNorm, PreNorm
 from mainspring.core.model import Transformer
+from mainspring.core.positions import RelativePositionBias
 from mainspring.core.stack import Stack
 from mainspring.errors import BadOption
 
@@ -250,7 +251,7 @@ def _prepare_stack(
 
 def _use_kernels(stack: Stack, kernels: Kernels, *, decodes: bool) -> None:
     """Attention and residual sums by our own kernels, whatever the layers' projections are."""
-    if stack.position_bias is not None and not decodes:
+    if isinstance(stack.position_bias, RelativePositionBias) and not decodes:
         place(stack, "position_bias", LaidOutBias(stack.position_bias))
     for name, module in list(stack.named_modules()):
         if isinstance(module, SelfAttention | CrossAttention):

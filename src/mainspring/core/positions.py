@@ -102,9 +102,12 @@ class RelativePositionBias(nn.Module):
 
     def forward(self, at_T: Tensor, at_S: Tensor) -> Tensor:
         """The bias as 1HTS for queries at positions `at_T` and keys at `at_S`."""
-        distance_TS = at_S[None, :] - at_T[:, None]
-        bucket_TS = relative_bucket(distance_TS, self.buckets, self.max_distance, self.both_ways)
-        return self.table(bucket_TS).permute(2, 0, 1)[None]
+        return self.of(at_S[None, :] - at_T[:, None]).permute(2, 0, 1)[None]
+
+    def of(self, distance: Tensor) -> Tensor:
+        """The numbers of all heads, behind the dimensions of `distance`."""
+        buckets = relative_bucket(distance, self.buckets, self.max_distance, self.both_ways)
+        return self.table(buckets)
 
 
 def banded_rates(scaling: spec.BandedScaling, rate: Tensor) -> Tensor:
