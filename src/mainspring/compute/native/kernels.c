@@ -513,16 +513,25 @@ INLINE void average(const Attention *a, const float *weights, int64_t stride, co
 }
 
 /* softmax(scale q kT + bias, keys that `keep` hides left out) v, in bfloat16 with float32 inside.
-   A query that sees no key gives zeros. 0 when there was no memory. */
-int32_t attend(const Attention *a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
+   Keys that are hidden before all others or behind them are not read. A query that sees no key
+   gives zeros. 0 when there was no memory. */
+int32_t attend(const Attention *whole, const uint16_t *q, const uint16_t *k, const uint16_t *v,
                const uint16_t *bias, const uint8_t *keep, uint16_t *y) {
     int32_t there = 1;
-    int64_t units = a->batch * a->heads, stride = (a->keys + LANES - 1) / LANES * LANES;
-#pragma omp parallel for schedule(static) if (units * a->keys > 512)
+    int64_t units = whole->batch * whole->heads;
+    int64_t stride = (whole->keys + LANES - 1) / LANES * LANES;
+#pragma omp parallel for schedule(static) if (units * whole->keys > 512)
     for (int64_t unit = 0; unit < units; unit++) {
-        int64_t b = unit / a->heads, h = unit % a->heads, shared = h / a->share;
-        const uint16_t *keys = k + b * a->k_batch + shared * a->k_head;
-        const uint16_t *values = v + b * a->v_batch + shared * a->v_head;
+        Attention part = *whole, *a = &part;
+        int64_t b = unit / a->heads, h = unit % a->heads, shared = h / a->share, from = 0;
+        if (keep) {
+            const uint8_t *seen = keep + b * a->keep_batch;
+            while (a->keys && !seen[a->keys - 1]) a->keys--;
+            while (from < a->keys && !seen[from]) from++;
+            a->keys -= from;
+        }
+        const uint16_t *keys = k + b * a->k_batch + shared * a->k_head + from * a->k_place;
+        const uint16_t *values = v + b * a->v_batch + shared * a->v_head + from * a->v_place;
         float *scores = scratch(4 * stride * sizeof(float));
         if (!scores) {
             there = 0;
@@ -533,8 +542,8 @@ int32_t attend(const Attention *a, const uint16_t *q, const uint16_t *k, const u
             const uint16_t *query = q + b * a->q_batch + h * a->q_head + t * a->q_place;
             uint16_t *out = y + b * a->y_batch + h * a->y_head + t * a->y_place;
             for (int64_t i = 0; i < count; i++) {
-                score(a, query + i * a->q_place, keys, bias ? bias + h * a->bias_head : 0,
-                      keep ? keep + b * a->keep_batch : 0, scores + i * stride);
+                score(a, query + i * a->q_place, keys, bias ? bias + h * a->bias_head + from : 0,
+                      keep ? keep + b * a->keep_batch + from : 0, scores + i * stride);
                 softmax(scores + i * stride, a->keys);
             }
             switch (count) {
