@@ -33,6 +33,7 @@ def entry(name: str) -> Entry:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     made.add_argument("--quick", action="store_true", help="smaller and fewer: is it all right?")
+    made.add_argument("--rounds", type=int, metavar="N", help="turns that each contestant takes")
     made.add_argument("--only", nargs="+", choices=ENTRIES, default=ENTRIES, metavar="NAME")
     made.add_argument("--list", action="store_true", help="name the entries and end")
     made.add_argument(
@@ -65,7 +66,8 @@ def settle(threads: int) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    given = parser().parse_args(words)
+    made = parser()
+    given = made.parse_args(words)
     if given.list:
         for name in ENTRIES:
             print(f"{name:<18} {entry(name).question}")
@@ -79,9 +81,12 @@ def main(words: Sequence[str] | None = None) -> int:
     data = find_data(given.data)
     if data is None:
         print("no folder of real data sets found: using docstring pairs (see --data)")
-    context = Context(
-        QUICK if given.quick else FULL, given.threads, data, given.out.resolve(), _say
-    )
+    scale = QUICK if given.quick else FULL
+    if given.rounds is not None:
+        if given.rounds < 1:
+            made.error("--rounds must be at least 1")
+        scale = scale.in_rounds(given.rounds)
+    context = Context(scale, given.threads, data, given.out.resolve(), _say)
     failed = []
     for name in [name for name in ENTRIES if name in given.only]:
         chosen = entry(name)
@@ -93,14 +98,14 @@ def main(words: Sequence[str] | None = None) -> int:
             error = str(problem)
             failed.append(name)
             print(f"FAILED: {error}", file=sys.stderr)
-        made = report.record(chosen, context, time.perf_counter() - started, result, error)
+        kept = report.record(chosen, context, time.perf_counter() - started, result, error)
         if left_out(result) and (context.out / f"{name}.json").is_file():
             print(f"not possible here: the record that is in {context.out} stays")
         else:
-            report.save(made, context.out)
-        print("\n".join(report.lines(made)))
+            report.save(kept, context.out)
+        print("\n".join(report.lines(kept)))
         failed += [f"{name}: {check.what}" for check in result.checks if not check.holds]
-        print(f"\n{made.seconds:,.0f} s", flush=True)
+        print(f"\n{kept.seconds:,.0f} s", flush=True)
     for what in failed:
         print(f"does not hold: {what}", file=sys.stderr)
     return 1 if failed else 0

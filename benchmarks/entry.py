@@ -1,7 +1,7 @@
 """The records of the benchmark: what an entry is, what it is given and what it gives back."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much work a run does. `teaching` makes the model that then writes."""
+    """How much work a run does. `teaching` makes the model that then writes, `options` are those
+    of the command line that it comes of."""
 
     name: str
     curve: Run
@@ -58,6 +59,25 @@ class Scale:
     product_rounds: int
     cold_rounds: int
     gpu: Card
+    options: str = ""
+
+    def in_rounds(self, rounds: int) -> "Scale":
+        """The same with so many turns for each contestant."""
+        return replace(
+            self,
+            name=f"{self.name}, {rounds} rounds",
+            training=replace(self.training, rounds=rounds),
+            lora=replace(self.lora, rounds=rounds),
+            writing=replace(
+                self.writing,
+                rounds=rounds,
+                extra_rounds=min(rounds, self.writing.extra_rounds),
+            ),
+            product_rounds=rounds,
+            cold_rounds=rounds,
+            gpu=replace(self.gpu, rounds=rounds),
+            options=f"{self.options} --rounds {rounds}",
+        )
 
 
 FULL = Scale(
@@ -83,6 +103,7 @@ QUICK = Scale(
     product_rounds=3,
     cold_rounds=2,
     gpu=Card(("t5-small",), 32_768, 8, 2, 60, 64, ("1 row",)),
+    options=" --quick",
 )
 
 

@@ -23,7 +23,8 @@ PACKAGES = ("mainspring", "torch", "transformers", "accelerate", "ctranslate2", 
 class Record:
     """One entry's result and the circumstances, as it is kept in OUT/NAME.json.
 
-    `failed` is the error that ended the entry, None where it ran to its end.
+    `failed` is the error that ended the entry, None where it ran to its end; `options` are those
+    of the command line that say how much was done.
     """
 
     entry: str
@@ -38,6 +39,7 @@ class Record:
     versions: dict[str, str]
     result: Result
     failed: str | None = None
+    options: str = ""
 
 
 def record(
@@ -47,7 +49,7 @@ def record(
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     scale, threads = context.scale.name, context.threads
     about = (entry.name, entry.title, entry.question, now, round(seconds, 1), scale, threads, data)
-    return Record(*about, machine(), versions(), result, failed)
+    return Record(*about, machine(), versions(), result, failed, context.scale.options)
 
 
 def machine() -> dict[str, str]:
@@ -198,8 +200,7 @@ def document(records: list[Record], picture: str) -> str:
     for made in records:
         body += ["", f"## {made.title}", "", *_elsewhere(made, first), *lines(made), ""]
         body.append(
-            f"`python -m benchmarks --only {made.entry}"
-            f"{' --quick' if made.scale == 'quick' else ''}`: {made.seconds:,.0f} s on "
+            f"`python -m benchmarks --only {made.entry}{made.options}`: {made.seconds:,.0f} s on "
             f"{made.when}, commit {made.versions.get('commit', 'unknown')}."
         )
     return "\n".join(body) + "\n"

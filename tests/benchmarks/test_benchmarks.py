@@ -7,7 +7,7 @@ import pytest
 import torch
 from benchmarks.__main__ import ENTRIES, entry, main
 from benchmarks.arithmetic import decoding_weights, forward_flops, training_flops
-from benchmarks.entry import QUICK, Check, Context, Ratio, Result, Table
+from benchmarks.entry import FULL, QUICK, Check, Context, Ratio, Result, Table
 from benchmarks.generation_contestants import _made, _padded
 from benchmarks.generation_speed import same_rows
 from benchmarks.material import SHORT, find_data
@@ -249,3 +249,12 @@ def test_the_page_is_written_of_what_is_there_and_nothing_is_run(
     assert main(["--write", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "Speeds" in text and entry("machine").title in text
+
+
+def test_rounds_are_those_of_the_command_line_and_stand_in_the_record() -> None:
+    for scale in (QUICK, FULL):
+        made = scale.in_rounds(1)
+        assert (made.training.rounds, made.writing.rounds, made.writing.extra_rounds) == (1, 1, 1)
+        assert made.options == f"{scale.options} --rounds 1" and made.teaching == scale.teaching
+    with pytest.raises(SystemExit):
+        main(["--rounds", "0"])
