@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 
 import mainspring
 import nano
@@ -204,3 +206,31 @@ def test_more_tokens_than_the_model_has_positions(tmp_path: Path) -> None:
     fit(data, tmp_path / "other", steps=1, max_source=512)
     with pytest.raises(BadOption, match="512 positions"):
         mainspring.run("classify", "a", model=str(tmp_path / "other"), max_source=600)
+
+
+@pytest.mark.parametrize("problem", [None, "regression", "multi_label_classification"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_others_classifiers_score_as_their_pipelines_do(
+    outputs: int, problem: str | None, tmp_path: Path
+) -> None:
+    """A reranker's or a regression's only output is no share of anything."""
+    tokenizer = nano.tokenizer()
+    tokenizer.save(tmp_path)
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.vocabulary,
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=3,
+        intermediate_size=32,
+        num_labels=outputs,
+        problem_type=problem,
+    )
+    torch.manual_seed(1)
+    theirs = transformers.BertForSequenceClassification(config).eval()
+    theirs.classifier.weight.data.normal_(0, 1)
+    theirs.save_pretrained(tmp_path)
+    text = nano.pairs(1)[0]["article"][:80]
+    pipeline = transformers.pipeline("text-classification", str(tmp_path), top_k=None)
+    expected = {found["label"]: found["score"] for found in pipeline([text])[0]}
+    [row] = mainspring.run("classify", text, model=str(tmp_path), precision="float32")
+    assert row["scores"] == pytest.approx(expected, abs=1e-5)

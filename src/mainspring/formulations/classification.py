@@ -3,6 +3,9 @@
     one label        softmax over the labels      loss  - ln p(label)
     several labels   a sigmoid for each label     loss  - ln p(yes or no), for every label
 
+Of others' checkpoints with a single output (rerankers) the score is its sigmoid, and the number
+itself where the config's `problem_type` is "regression", as `transformers`' pipelines have it.
+
 The vector is the one that the family's `classes` head reads, the first token's of an encoder and
 the last one's of a decoder, or the mean of those at the places that an example names.
 Setup.options holds what was learnt of the training rows: `problem_type` in the words of
@@ -42,6 +45,7 @@ from mainspring.formulations.prediction import tokenizer_of
 
 HEAD = "classes"
 ONE, SEVERAL = "single_label_classification", "multi_label_classification"
+REGRESSION = "regression"
 CONFIG_KEYS = ("problem_type",)
 BALANCES = ("none", "inverse", "sqrt")
 
@@ -91,6 +95,15 @@ def learn(rows: Iterable[Values], setup: Setup) -> Setup:
 
 def has_several(setup: Setup) -> bool:
     return setup.options.get("problem_type") == SEVERAL
+
+
+def shares_of(logits_BC: Tensor, setup: Setup) -> Tensor:
+    """What is said of each label: probabilities, but for a regression."""
+    if setup.options.get("problem_type") == REGRESSION:
+        return logits_BC
+    if has_several(setup) or logits_BC.shape[-1] == 1:
+        return logits_BC.sigmoid()
+    return logits_BC.softmax(-1)
 
 
 def label_weights(setup: Setup) -> dict[str, float]:
@@ -343,7 +356,7 @@ def score(
             inputs = collate_texts([window for _, window in batch], pad, 1).to(device)
             with torch.inference_mode():
                 logits_BC = class_logits(bundle.model, inputs)
-                shares = logits_BC.sigmoid() if has_several(setup) else logits_BC.softmax(-1)
+                shares = shares_of(logits_BC, setup)
             for (_, window), share in zip(batch, shares.cpu(), strict=True):
                 found[id(window)] = share
         for reading in readings:
