@@ -157,6 +157,8 @@ def llama(folder: Path) -> Bundle:
         {"rank_pattern": {"k_proj": 2, r"layers\.1\.mlp\..*": 1}, "alpha_pattern": {"k_proj": 9}},
         {"lora_dropout": 0.3},
         {"modules_to_save": ["input_layernorm", "lm_head"]},
+        {"modules_to_save": ["embed_tokens"]},
+        {"target_modules": ["lm_head", "q_proj"]},  # the head's own weights are stored too
     ],
 )
 def test_options_of_peft_mean_the_same_here(peft, options, tmp_path):
@@ -164,8 +166,24 @@ def test_options_of_peft_mean_the_same_here(peft, options, tmp_path):
     theirs = peft_model(peft, tmp_path / "base", **options)
     if "modules_to_save" in options:
         shake(p for name, p in theirs.named_parameters() if "modules_to_save" in name)
-    theirs.save_pretrained(tmp_path / "adapter")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*save_embedding_layers")
+        theirs.save_pretrained(tmp_path / "adapter")
     assert_alike(load(tmp_path / "adapter"), theirs)
+
+
+def test_a_table_that_the_head_shares_is_read_with_the_head_or_not_at_all(peft, tmp_path):
+    small("llama", 0, tmp_path / "base")  # a tied head
+    for tying in (False, True):
+        options = {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": tying}
+        theirs = peft_model(peft, tmp_path / "base", target_modules=["q_proj"], **options)
+        shake(p for name, p in theirs.named_parameters() if "modules_to_save" in name)
+        theirs.save_pretrained(tmp_path / "adapter")
+        if tying:
+            assert_alike(load(tmp_path / "adapter"), theirs)
+        else:
+            with pytest.raises(Mismatch, match=r"the table of tokens whole.*ensure_weight_tying"):
+                load(tmp_path / "adapter")
 
 
 def test_targets_choose_the_modules_that_peft_chooses(peft, tmp_path):
@@ -233,6 +251,20 @@ def saved(folder: Path, **changes: Any) -> Path:
 )
 def test_what_is_not_supported_is_named(changes, named, tmp_path):
     with pytest.raises(BadOption, match=named):
+        load(saved(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"r": 64}, "of rank 2, and adapter_config.json says 64"),
+        ({"rank_pattern": {"q_proj": 5}}, "q_proj` are of rank 2, and adapter_config.json says 5"),
+        ({"alpha_pattern": {"q_proj(": 3}}, "not a readable adapter config"),
+        ({"rank_pattern": {"q_proj": "x"}}, "not a readable adapter config"),
+    ],
+)
+def test_a_config_that_belongs_to_other_factors_or_cannot_be_read(changes, named, tmp_path):
+    with pytest.raises(BadWeights, match=named):
         load(saved(tmp_path, **changes))
 
 

@@ -71,6 +71,8 @@ class AdapterConfig:
             raise BadOption(f"the rank of an adapter must be at least 1, not {self.rank}")
         if not 0.0 <= self.dropout < 1.0:
             raise BadOption(f"the dropout of an adapter must be in 0..1, not {self.dropout}")
+        for pattern in (*self.ranks, *self.alphas):
+            re.compile(pattern)
 
     def rank_of(self, module: str) -> int:
         """The rank at the module that `transformers` names so."""
@@ -146,7 +148,7 @@ def read_config(folder: Path) -> AdapterConfig:
             ranks=dict(data.get("rank_pattern") or {}),
             alphas=dict(data.get("alpha_pattern") or {}),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, re.error) as error:
         raise BadWeights(f"{file}: not a readable adapter config ({error})") from None
 
 
@@ -177,12 +179,19 @@ def read_adapter(folder: Path, spelling: Spelling) -> Adapter:
                 raise BadOption(
                     f"{file}: `{key}`: only low-rank factors of linear layers are supported"
                 )
-            else:
-                whole[spelling.take(name)] = tensors[key].clone()
+            else:  # of a head that has factors too PEFT stores the head itself
+                plain = name.replace(".base_layer.", ".")
+                whole[spelling.take(plain)] = tensors[key].clone()
     factors = {}
     for module, found in halves.items():
         if len(found) < 2:
             raise BadWeights(f"{file}: `{module}` has but one of lora_A and lora_B")
+        rank, stated = len(found["A"]), config.rank_of(module)
+        if rank != stated:
+            raise BadWeights(
+                f"{file}: the factors at `{module}` are of rank {rank}, and {CONFIG} says "
+                f"{stated}; one of the two files belongs to another adapter"
+            )
         stored = spelling.take(f"{module}.weight").removesuffix(".weight")
         factors[stored] = Factors(found["A"], found["B"], config.scale(module))
     return Adapter(config, factors, whole)
@@ -268,17 +277,36 @@ def leaf_factors(
 @torch.no_grad()
 def merge(adapter: Adapter, family: Family, model: Transformer) -> None:
     """Adds the adapter to the model's weights, in place; sums in float32."""
+    put_whole(adapter, family, model)
     for name, (a, b, scale) in leaf_factors(adapter, family, model):
         weight = linear(model, name).weight
         weight.copy_(torch.addmm(weight.float(), b.float(), a.float(), alpha=scale))
-    put_whole(adapter, family, model)
 
 
 @torch.no_grad()
 def put_whole(adapter: Adapter, family: Family, model: Transformer) -> list[str]:
-    """Puts the adapter's whole tensors in the places of the model's; returns our names of them."""
+    """Puts the adapter's whole tensors in the places of the model's; returns our names of them.
+
+    Mismatch where one does not fit, and where a head that reads the table of tokens would keep the
+    old one, as PEFT leaves it: a head and a table of their own are not what the base model stores.
+    """
     ours, left, filled = model.state_dict(), dict(adapter.whole), []
-    for pair in family.pairs(model.spec):
+    repeated = [
+        name
+        for name, original in family.aliases.items()
+        if name in left and original in left and torch.equal(left[name], left[original])
+    ]
+    for name in repeated:
+        del left[name]
+    pairs, head = list(family.pairs(model.spec)), model.spec.vocabulary_head
+    tables = [name for p in pairs if p.ours[0].startswith("tables.") for name in p.theirs]
+    if head is not None and head.tied and not repeated and not left.keys().isdisjoint(tables):
+        raise Mismatch(
+            "the adapter brings the table of tokens whole, and PEFT leaves the head, which shares "
+            "it, on the old one. Train it with `ensure_weight_tying`, or merge it with PEFT "
+            "(`model.merge_and_unload()`), and use the model that comes out"
+        )
+    for pair in pairs:
         if not all(name in left for name in pair.theirs):
             continue
         taken = pair.operation.take(*(left.pop(name) for name in pair.theirs))

@@ -349,7 +349,10 @@ def _build(
         raise Missing(
             f"{place}: no key `{error.args[0]}`, which a {family.name} model needs"
         ) from None
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except (
+        *(TypeError, ValueError, AttributeError, IndexError),  # values of kinds that nobody expects
+        *(RuntimeError, ZeroDivisionError),
+    ) as error:
         raise BadOption(f"{place}: describes no model that can be built ({error})") from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from mainspring import registry
 from mainspring.errors import BadOption, BadWeights, Missing, Refused
 from mainspring.families import Family
-from mainspring.generation.options import FIELDS
+from mainspring.generation.options import generation_keys
 
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 
@@ -73,4 +73,4 @@ def read_generation(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     file = folder / GENERATION_CONFIG
     if file.is_file():
         return read_json(file)
-    return {key: config[key] for key in FIELDS if config.get(key) is not None}
+    return generation_keys(config)
