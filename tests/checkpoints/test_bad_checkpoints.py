@@ -74,6 +74,16 @@ def test_values_that_describe_no_model(folder: Path, value: object) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("num_layers", 0), ("feed_forward_proj", None), ("num_heads", "x")],
+)
+def test_values_of_kinds_that_nobody_expects(folder: Path, key: str, value: object) -> None:
+    change_config(folder, **{key: value})
+    with pytest.raises(BadOption, match=r"config\.json"):
+        load(folder)
+
+
 def test_pickles_are_refused_and_the_way_out_works(bundle: Bundle, folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()

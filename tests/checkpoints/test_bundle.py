@@ -179,6 +179,14 @@ def test_an_older_config_holds_the_generation_settings(folder: Path) -> None:
     }
 
 
+def test_an_older_config_that_asks_for_what_is_not_there_is_refused(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_beam_groups": 2}))
+    with pytest.raises(BadOption, match="num_beam_groups"):
+        load(folder).generate(torch.tensor([[5, 6, 1]]))
+
+
 def test_a_model_from_nothing(small_tokenizer: Tokenizer) -> None:
     made = new_bundle("t5-tiny", small_tokenizer, seed=1)
     rows = made.config["vocab_size"]

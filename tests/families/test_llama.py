@@ -114,6 +114,7 @@ def test_the_older_way_to_state_rotary_positions_means_the_same():
         ("rope_scaling", {"rope_type": "linear", "factor": 2.0, "faktor": 3.0}),
         ("rope_scaling", {"rope_type": "linear"}),
         ("partial_rotary_factor", 0.5),
+        ("rope_scaling", "dynamic"),
         ("layer_types", ["full_attention", "chunked_attention"]),
         ("use_mrope", True),
         ("num_experts", 8),

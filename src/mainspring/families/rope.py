@@ -42,6 +42,8 @@ def rotary(stated: Mapping[str, Any] | None, theta: float, positions: int) -> sp
     `theta` holds where it names none; `positions` is `max_position_embeddings`. BadOption names
     a type or key that is not known.
     """
+    if not isinstance(stated, Mapping | None):
+        raise BadOption(f"config.json: rotary positions must be an object, and are {stated!r}")
     stated = {key: value for key, value in (stated or {}).items() if value is not None}
     kind = stated.pop("rope_type", None) or stated.get("type", "default")
     stated.pop("type", None)
