@@ -113,4 +113,5 @@ TASK = Task(
     ),
     adds=ADDS,
     variant=variant,
+    model="starter",
 )
