@@ -110,3 +110,15 @@ def test_where_quantised_words_part_the_rounding_of_activations_is_why(
         if isinstance(part, Linear):
             part.register_forward_pre_hook(lambda _, given: (eight_bits(given[0]), *given[1:]))
     assert words() == written
+
+
+@pytest.mark.slow
+def test_the_starter_in_sixteen_bits_writes_the_same_words(starter: Path, tmp_path: Path) -> None:
+    load(starter).save_gguf(tmp_path / "model.gguf", "f16")
+    ours = load(tmp_path / "model.gguf")
+    assert ours.tokenizer is not None
+    messages = [{"role": "user", "content": "Why is the sky blue?"}]
+    ids = ours.tokenizer.encode(ours.tokenizer.chat(messages, answer=True))
+    _, [written] = llamacpp.ask(tmp_path / "model.gguf", [], [ids], 64)
+    options = {"min_new_tokens": 64, "max_new_tokens": 64, "do_sample": False}
+    assert ours.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist() == written
