@@ -153,3 +153,21 @@ def test_a_download_emits_its_progress(tmp_path: Path, hub: dict) -> None:
     assert heard == [
         events.Progress("download owner/name", done, 100, "bytes") for done in (40, 100)
     ]
+
+
+def test_every_file_that_a_reader_opens_is_downloaded() -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    from mainspring.checkpoints import adapters, config, numbered, sentence, tokenizer
+
+    opened = {
+        *tokenizer.FILES,
+        *(tokenizer.NUMBERS, *tokenizer.SIDES, numbered.M2M100_MODEL),
+        *(config.CONFIG, config.GENERATION_CONFIG, adapters.CONFIG, adapters.WEIGHTS),
+        *(sentence.MODULES, *sentence.SETTINGS),
+        *("1_Pooling/config.json", "model-00001-of-00002.safetensors"),
+    }
+    kept = set(filter_repo_objects(opened, allow_patterns=list(WANTED)))
+    assert kept == opened
+    others = ["pytorch_model.bin", "modeling_x.py", "flax_model.msgpack", "onnx/model.onnx"]
+    assert not list(filter_repo_objects(others, allow_patterns=list(WANTED)))

@@ -31,6 +31,14 @@ WANTED = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "spm.model",
+    # M2M100's and OPUS-MT's, and what sentence encoders are made of.
+    "vocab.json",
+    "source.spm",
+    "target.spm",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "*_*/config.json",
 )
 
 

@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring import events
 from mainspring.checkpoints.config import json_text, read_json, refuse_remote_code
+from mainspring.checkpoints.piece_layouts import (
+    BY_MODEL_TYPE,
+    LAYOUTS,
+    PLAIN,
+    frame,
+    laid_out,
+    layout_of,
+    usual_parts,
+)
 from mainspring.checkpoints.sentencepiece import build_tokenizer, read_model
 from mainspring.checkpoints.tokenizer_training import train_byte_bpe, train_unigram
 from mainspring.errors import BadOption, BadWeights, Mismatch
@@ -29,7 +38,7 @@ FILES = (TOKENIZER, CONFIG, SPECIAL_MAP, ADDED, CHAT, *SENTENCEPIECE)
 # Where SentencePiece only cuts, a file that numbers the pieces, and a model for each side.
 NUMBERS, SIDES = "vocab.json", ("source.spm", "target.spm")
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
-T5_CLASSES = ("T5Tokenizer", "T5TokenizerFast", "MT5Tokenizer", "MT5TokenizerFast")
+T5_CLASSES = ("T5Tokenizer", "MT5Tokenizer")
 
 
 class Tokenizer:
@@ -182,16 +191,24 @@ class Tokenizer:
         config = read_json(files[CONFIG]) if CONFIG in files else {}
         refuse_remote_code(config, folder / CONFIG)
         named = read_json(files[SPECIAL_MAP]) if SPECIAL_MAP in files else {}
-        is_t5 = config.get("tokenizer_class", "T5Tokenizer") in T5_CLASSES
+        kind = _class_of(config, folder)
+        is_t5 = kind in T5_CLASSES
         if TOKENIZER in files:
             backend = _open_json(files[TOKENIZER])
         else:
             assert spm is not None
-            backend = _open_sentencepiece(spm, config, is_t5)
+            backend = _open_sentencepiece(spm, config, kind)
+            if kind in PLAIN:
+                config = {"add_bos_token": True, **config}
+        config = {**usual_parts(kind), **config}
         _add_tokens(backend, config, files.get(ADDED), folder)
         special = special_tokens(backend, {**named, **config})
         # Whisper's tokenizer.json says itself what stands around a text, whatever these keys say.
-        framed = is_t5 or str(config.get("tokenizer_class")).startswith("WhisperTokenizer")
+        framed = (
+            is_t5
+            or kind in LAYOUTS
+            or str(config.get("tokenizer_class")).startswith("WhisperTokenizer")
+        )
         if not framed and ("add_bos_token" in config or "add_eos_token" in config):
             begins, ends = bool(config.get("add_bos_token")), bool(config.get("add_eos_token"))
             add_around(backend, special, begins, ends)
@@ -244,15 +261,38 @@ def _open_json(file: Path) -> "tokenizers.Tokenizer":
         raise BadWeights(f"{file}: not a tokenizer ({error}); copy or download it again") from None
 
 
-def _open_sentencepiece(
-    file: Path, config: Mapping[str, Any], is_t5: bool
-) -> "tokenizers.Tokenizer":
-    """T5's layout: 100 sentinels after the file's pieces (`extra_ids`), `</s>` after each text."""
+def _class_of(config: Mapping[str, Any], folder: Path) -> str:
+    """The tokenizer's class without its `Fast`; where none is named the one that goes with the
+    model, and T5's where the folder holds no model either."""
+    named = config.get("tokenizer_class")
+    if named:
+        return str(named).removesuffix("Fast")
+    about = folder / "config.json"
+    model_type = read_json(about).get("model_type") if about.is_file() else None
+    return T5_CLASSES[0] if model_type is None else BY_MODEL_TYPE.get(model_type, model_type)
+
+
+def _open_sentencepiece(file: Path, config: Mapping[str, Any], kind: str) -> "tokenizers.Tokenizer":
+    """The tokenizer of the class `kind`. T5's has 100 sentinels after the file's pieces
+    (`extra_ids`), and `</s>` after each text."""
+    from tokenizers import processors
+
     model = read_model(file)
-    count = config.get("extra_ids", 100) if is_t5 else 0
-    backend = build_tokenizer(model, sentinels(count))
-    if is_t5:
+    if kind in PLAIN:
+        return build_tokenizer(model)
+    if kind in T5_CLASSES:
+        backend = build_tokenizer(model, sentinels(config.get("extra_ids", 100)))
         add_around(backend, {"eos": _text(config.get("eos_token", EOS))}, False, True)
+        return backend
+    layout = layout_of(kind)
+    backend = build_tokenizer(laid_out(model, layout))
+    before, between, after = frame(layout, config)
+    ids = [(token, backend.token_to_id(token)) for token in {*before, *between, *after}]
+    backend.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *between, "$B", *after],
+        special_tokens=ids,
+    )
     return backend
 
 
@@ -271,7 +311,8 @@ def _add_tokens(
     if added is not None:
         wanted |= {int(i): (token, False) for token, i in read_json(added).items()}
     for i, entry in config.get("added_tokens_decoder", {}).items():
-        wanted[int(i)] = (_text(entry), bool(entry.get("special")))
+        is_special = isinstance(entry, dict) and bool(entry.get("special"))
+        wanted[int(i)] = (_text(entry), is_special)
     for i, (token, is_special) in sorted(wanted.items()):
         if backend.token_to_id(token) is None:
             backend.add_tokens([AddedToken(token, normalized=False, special=is_special)])
