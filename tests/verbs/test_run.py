@@ -110,6 +110,12 @@ def test_nothing_to_read_is_said(trained: Path, monkeypatch: pytest.MonkeyPatch)
         summarize(trained)
 
 
+@pytest.mark.parametrize("given", ["", "  "])
+def test_an_empty_text_is_refused_and_no_folder(trained: Path, given: str) -> None:
+    with pytest.raises(BadData, match="empty text"):
+        summarize(trained, given)
+
+
 def test_a_name_that_is_not_there_is_no_text(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "article.txt").write_text("x", encoding="utf-8")
     for given in (tmp_path / "artcle.txt", "artcle.txt", "./nowhere", tmp_path / "artcle"):

@@ -227,6 +227,8 @@ def _is_path(given: str) -> bool:
     A word counts as a name by a suffix that is read here, by a beginning like "./", or by lying in
     a folder that exists; so "and/or", or a text in a script without blanks, stays a text.
     """
+    if not given.strip():
+        return False  # a path of nothing would be the folder we are in
     try:
         path = Path(given)
         if path.exists():
