@@ -6,6 +6,7 @@
     ├── BadWeights    a checkpoint whose tensors or files cannot be what they claim to be
     ├── Mismatch      two good things that do not fit together (a task and a model, say)
     ├── Missing       something that was looked for and is not there
+    │   └── NotFetched   a model that `mainspring get` brings
     ├── Refused       something Mainspring will not do (pickle, remote code), and what to do instead
     └── Diverged      training produced NaN, infinity or an exploding loss
 
@@ -14,7 +15,10 @@ Standard library only.
 """
 
 import difflib
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 
@@ -34,6 +38,35 @@ class BadOption(MainspringError):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
         return cls(f"unknown {what} `{name}`; {hint}")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option may be: from `least` to `most`, either included, or `above` one.
+
+    Infinity is among them only where it is `most` by name, nan never.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+
+    def check(self, flag: str, value: float) -> None:
+        """BadOption where `value`, given by the option `flag`, is none of them."""
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise BadOption(f"{flag} must be a number, not {value!r}")
+        if self.above is not None:
+            if not self.above < value < math.inf:
+                raise BadOption(f"{flag} must be above {self.above}, not {value}")
+        elif self.least is not None and self.most is not None:
+            if not self.least <= value <= self.most:
+                raise BadOption(
+                    f"{flag} must lie between {self.least} and {self.most}, not be {value}"
+                )
+        elif self.least is not None and not self.least <= value < math.inf:
+            raise BadOption(f"{flag} must be at least {self.least}, not {value}")
+        elif not math.isfinite(value):
+            raise BadOption(f"{flag} must be a number, not {value}")
 
 
 class BadData(MainspringError):
@@ -63,6 +96,16 @@ class Mismatch(MainspringError):
 
 class Missing(MainspringError):
     """Something that was looked for and is not there."""
+
+
+class NotFetched(Missing):
+    """A model that `mainspring get` brings, and that is not on this machine yet."""
+
+    def __init__(self, name: str, title: str, terms: str):
+        self.name = name
+        self.told = f"`{name}` ({title}) is not on this machine yet; fetch it"
+        self.terms = terms
+        super().__init__(f"{self.told} once, {terms}:\n  mainspring get {name}")
 
 
 class Refused(MainspringError):

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,7 +112,14 @@ def test_gzip_and_plain_files_give_the_same(tmp_path: Path) -> None:
         ("2008", [("2008", None)]),
         ('{"text": ["2008"], "answer_start": [38]}', [("2008", 38)]),
         ("{'text': ['2008'], 'answer_start': [38]}", [("2008", 38)]),
+        (str({"text": np.array(["2008"], object), "answer_start": np.array([38])}), [("2008", 38)]),
+        (str({"text": np.array([], object), "answer_start": np.array([], "int32")}), []),
+        (repr([{"text": np.str_("2008"), "answer_start": np.int64(38)}]), [("2008", 38)]),
+        ({"text": ["2008"], "answer_start": [38.0]}, [("2008", 38)]),
+        ({"text": "2008", "answer_start": 0}, [("2008", 0)]),
         ("[1] as cited", [("[1] as cited", None)]),
+        ("{2008}", [("{2008}", None)]),
+        ("[2008]", [("[2008]", None)]),
         ([], []),
     ],
 )
@@ -120,7 +128,13 @@ def test_every_layout_of_answers(value: Any, expected: list[tuple[str, int | Non
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", 7, {"text": ["a"], "answer_start": [1, 2]}, [{"text": "a", "start": "x"}]]
+    "value",
+    [
+        *(None, "", 7, {"text": ["a"], "answer_start": [1, 2]}, [{"text": "a", "start": "x"}]),
+        *([{"text": "a", "start": 1.5}], "{'text': ['a', 'answer_start': [1]}", "['a', 'b"),
+        "{'text': array(['a' 'b'], dtype=object), 'answer_start': array([1, 2])}",
+        "{'text': open('a'), 'answer_start': array([1])}",
+    ],
 )
 def test_answers_that_are_none(value: Any) -> None:
     with pytest.raises(Flaw):
@@ -168,7 +182,8 @@ def test_answers_without_starts_are_found() -> None:
         [{"text": "2008", "start": 38}],
         ["answer in several places, the first taken"],
     )
-    assert placed(CONTEXT, "2008", start="47") == ([{"text": "2008", "start": 47}], [])
+    for start in ("47", "47.0", 47.0):  # as a table writes it that lacks some
+        assert placed(CONTEXT, "2008", start=start) == ([{"text": "2008", "start": 47}], [])
     with pytest.raises(Flaw, match="wrong type"):
         placed(CONTEXT, "2008", start="here")
 

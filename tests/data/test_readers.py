@@ -306,6 +306,30 @@ def test_documents(tmp_path: Path) -> None:
     assert skipped.counts == {"undecodable bytes": 1}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_side_by_side_with_any_line_ends(tmp_path: Path, end: str) -> None:
+    (tmp_path / "train.en").write_bytes(end.join(["one", "two", ""]).encode())
+    (tmp_path / "train.de").write_bytes(b"eins\nzwei\n")
+    rows, skipped = read(tmp_path)
+    assert rows == [
+        {"de": "eins", "en": "one"},
+        {"de": "zwei", "en": "two"},
+    ]
+    assert not skipped.total
+
+
+def test_a_carriage_return_within_a_line_does_not_shift_the_others(tmp_path: Path) -> None:
+    (tmp_path / "train.en").write_bytes(b"one\rand more\r\ntwo\r\nthree")
+    (tmp_path / "train.de").write_bytes(b"eins\nzwei\ndrei\n")
+    rows, skipped = read(tmp_path)
+    assert [(row["en"], row["de"]) for row in rows] == [
+        ("one and more", "eins"),
+        ("two", "zwei"),
+        ("three", "drei"),
+    ]
+    assert not skipped.total
+
+
 def test_whole_documents_or_pieces(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "One one.\n\nTwo two.\n\nThree three.\n")
     assert len(read(path)[0]) == 1

@@ -6,9 +6,9 @@
     ...
 
 Which column holds what is told from the first lines: the tags are the last column of nothing but
-`O` and `B-…`, `I-…` (also `E-…`, `S-…`, `L-…`, `U-…`); the tokens are the first, or the second
-where the first counts (CoNLL-U: ranges like `3-4` and empty nodes like `5.1` are left out). Files
-without tags give tokens alone.
+`O` and `B-…`, `I-…` (also `E-…`, `S-…`, `L-…`, `U-…`, and `B_…` or `B:…`); the tokens are the
+first, or the second where the first counts (CoNLL-U: ranges like `3-4` and empty nodes like `5.1`
+are left out). Files without tags give tokens alone.
 """
 
 import itertools
@@ -24,7 +24,7 @@ SUFFIXES = (".conll", ".bio", ".iob", ".iob2", ".bioes", ".conllu", ".conllx", "
 
 LOOKED_AT = 1000  # lines that tell the columns
 
-TAG = re.compile(r"O|[BIESLU]-\S.*")
+TAG = re.compile(r"O|[BIESLU][-_:]\S.*")
 _INDEX = re.compile(r"\d+([-.]\d+)?")
 _BLANKS = " \t\r\n"
 

@@ -2,7 +2,9 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
+from typing import TextIO, cast
 
 from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text, suffix
 from mainspring.data.skipped import SkipLog
@@ -36,7 +38,8 @@ def read_line_pairs(source: Path, target: Path, skipped: SkipLog) -> Iterator[Ro
     names = [file_language(file) for file in (source, target)]
     columns = names if all(names) else ["source", "target"]
     with open_text(source) as sources, open_text(target) as targets:
-        for line, (left, right) in enumerate(itertools.zip_longest(sources, targets), 1):
+        both = itertools.zip_longest(_lines(sources), _lines(targets))
+        for line, (left, right) in enumerate(both, 1):
             if left is None or right is None:
                 short, long = (source, target) if left is None else (target, source)
                 detail = f"{short.name} has no line {line}"
@@ -45,8 +48,18 @@ def read_line_pairs(source: Path, target: Path, skipped: SkipLog) -> Iterator[Ro
             elif UNDECODABLE in left + right:
                 skipped.add("undecodable bytes", file=source, line=line, raw=left)
             else:
-                texts = (left.rstrip("\n"), right.rstrip("\n"))
-                yield Row(dict(zip(columns, texts, strict=True)), str(source), line)
+                yield Row(dict(zip(columns, (left, right), strict=True)), str(source), line)
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file without their ends, which are LF or CR LF. A CR by itself ends no line,
+    or the two sides would part from there on; but all do where a file has no other end."""
+    cast(TextIOWrapper, file).reconfigure(newline="\n")
+    for number, line in enumerate(file):
+        if not number and not line.endswith("\n"):
+            yield from line.removesuffix("\r").split("\r")
+        else:
+            yield line.removesuffix("\n").removesuffix("\r").replace("\r", " ")
 
 
 def file_language(file: Path) -> str:

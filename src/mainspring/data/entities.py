@@ -9,19 +9,20 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mainspring.data.kinds import Flaw
+from mainspring.data.kinds import Flaw, whole
 from mainspring.text import language_of
 
 Span = tuple[int, int]
 Entity = dict[str, Any]
 
-# Other names under which tools keep the three parts of an entity.
-LABEL = ("label", "type", "entity", "entity_group", "entity_type", "tag")
+# Other names under which tools keep the parts of an entity.
+LABEL = ("label", "type", "entity", "entity_group", "entity_type", "tag", "labels")
 START = ("start", "start_offset", "begin", "start_char")
 END = ("end", "end_offset", "stop", "end_char")
 
 # Prefixes that always begin, and always end, an entity.
 OPENING, CLOSING = ("B", "S", "U"), ("E", "L", "S", "U")
+PREFIXES, SEPARATORS = ("B", "I", "E", "L", "S", "U"), ("-", "_", ":")
 
 
 # -- words -----------------------------------------------------------------------------------------
@@ -56,10 +57,10 @@ def _needs_blank(left: str, right: str) -> bool:
 
 
 def parse_tag(tag: str) -> tuple[str, str]:
-    """(prefix, label): ("B", "PER") of `B-PER`; ("O", "") of `O`; ("", "PER") of a bare `PER`."""
-    prefix, dash, label = tag.partition("-")
-    if dash and label and prefix in ("B", "I", "E", "L", "S", "U"):
-        return prefix, label
+    """(prefix, label): ("B", "PER") of `B-PER`, `B_PER` or `B:PER`; ("O", "") of `O`; ("", "PER")
+    of a bare `PER`."""
+    if tag[:1] in PREFIXES and tag[1:2] in SEPARATORS and tag[2:]:
+        return tag[0], tag[2:]
     return ("O", "") if tag in ("O", "") else ("", tag)
 
 
@@ -112,7 +113,8 @@ def tagged_entities(words: Sequence[Span], tags: Sequence[str]) -> tuple[list[En
     if any(tag.isdecimal() for tag in tags):
         raise Flaw(
             "tags are numbers",
-            "put a file labels.txt beside the data, one name a line in the order of the numbers",
+            "put a file labels.txt beside the data, one name a line in the order of the numbers, "
+            "or the data set's card, README.md",
         )
     fixed, repairs = repair_tags(tags)
     mended = []
@@ -161,11 +163,14 @@ def _entity(text: str, span: Any) -> Entity:
         start, end, label = span
     else:
         raise Flaw("wrong type", f"an entity must have a start, an end and a label, not be {span}")
-    if isinstance(start, str) and start.isdecimal() and isinstance(end, str) and end.isdecimal():
-        start, end = int(start), int(end)
-    whole = all(isinstance(x, int) and not isinstance(x, bool) for x in (start, end))
-    if not whole or not isinstance(label, str) or not label.strip():
-        raise Flaw("wrong type", f"an entity must have a start, an end and a label, not be {span}")
+    start, end = whole(start), whole(end)
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]
+    if start is None or end is None or not isinstance(label, str) or not label.strip():
+        detail = (
+            f"an entity must have a start and an end, whole numbers, and a label, not be {span}"
+        )
+        raise Flaw("wrong type", detail)
     if not 0 <= start <= end <= len(text):
         detail = f"{label} {start}-{end} in a text of {len(text)} characters"
         raise Flaw("offsets out of range", detail)
@@ -174,7 +179,22 @@ def _entity(text: str, span: Any) -> Entity:
     end -= len(inside) - len(inside.rstrip())
     if start >= end:
         raise Flaw("empty entity", f"{label} {start}-{end} holds no text")
-    return {"label": label.strip(), "start": start, "end": end}
+    entity = {"label": label.strip(), "start": start, "end": end}
+    said = span.get("text") if isinstance(span, Mapping) else None
+    if isinstance(said, str) and said.split() != text[start:end].split():
+        raise Flaw("entity not at its place", contradiction(said, entity, text))
+    return entity
+
+
+def contradiction(said: str, entity: Mapping[str, Any], text: str) -> str:
+    """What is wrong where other words are said to stand at a place than do; why, where it shows."""
+    start, end = entity["start"], entity["end"]
+    detail = f"`{said}` is said to stand at {start}-{end}, where `{text[start:end]}` is"
+    if text[start : end + 1].strip() == said.strip():
+        return detail + "; an end is one past the last character"
+    if text[max(0, start - 1) : end - 1] == said or text[max(0, start - 1) : end] == said:
+        return detail + "; the first character is number 0"
+    return detail
 
 
 def _part(span: Mapping[str, Any], names: Sequence[str]) -> Any:

@@ -13,9 +13,17 @@ from typing import Any, TextIO
 
 from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text
 from mainspring.data.skipped import SkipLog
+from mainspring.errors import BadData
+from mainspring.text import listed
 
 # The names under which a JSON object holds its rows: {"version": ..., "data": [{...}, {...}]}.
 ROOTS = ("data", "rows", "records", "examples", "items")
+# The same for rows that are lists of a text and what is known of it, as spaCy has them.
+LISTED = "annotations"
+# An object of lists whose names are these holds splits; rows of another such object are told apart
+# by the name of their list, which becomes a column.
+SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test")
+GROUP = "label"
 
 CHUNK = 1 << 16
 _BLANK = re.compile(r"[\s,]*")
@@ -46,9 +54,18 @@ def read_jsonl(path: Path, skipped: SkipLog) -> Iterator[Row]:
 
 
 def read_json(path: Path, skipped: SkipLog) -> Iterator[Row]:
-    """Rows of an array of objects, of an object that holds one (`ROOTS`), or of JSON Lines."""
+    """Rows of an array of objects, of an object that holds one (`ROOTS`), of an object whose every
+    value is one (`{"P17": [{…}, …], "P31": […]}`), or of JSON Lines."""
     with open_text(path) as file:
         inside = _seek_rows(_Values(file))
+    with open_text(path) as file:
+        groups = [] if inside else _group_names(_Values(file))
+    if set(groups) & set(SPLITS):
+        problem = f"one file with the splits {listed(groups)}"
+        raise BadData(f"{problem}; put each into a file of its own: train.json, …", file=path)
+    if groups:
+        yield from _grouped_rows(path, skipped)
+        return
     with open_text(path) as file:
         values = _Values(file)
         if inside:
@@ -73,9 +90,56 @@ def read_json(path: Path, skipped: SkipLog) -> Iterator[Row]:
             skipped.add("bad JSON", file=path, line=values.line, detail=detail)
 
 
+def _group_names(values: "_Values") -> list[str]:
+    """The names in a file's only object, where all are of lists of objects with the same keys."""
+    if values.peek() != "{":
+        return []
+    values.step()
+    found: list[str] = []
+    keys: set[str] = set()
+    try:
+        while values.peek() == '"':
+            name, _ = values.take()
+            if values.peek() != ":":
+                return []
+            values.step()
+            rows, _ = values.take()
+            if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
+                return []
+            keys = keys or set(rows[0])
+            if set(rows[0]) != keys:
+                return []
+            found.append(name)
+        values.step()
+        return found if len(found) > 1 and not values.peek() else []
+    except (JSONDecodeError, RecursionError):
+        return []  # the fault is reported where the rows are read
+
+
+def _grouped_rows(path: Path, skipped: SkipLog) -> Iterator[Row]:
+    """The rows of an object of lists; the name of its list is in each row's column `GROUP`, where
+    the rows have none of that name."""
+    with open_text(path) as file:
+        values = _Values(file)
+        values.peek()
+        values.step()
+        while values.peek() == '"':
+            name, _ = values.take()
+            values.peek()
+            values.step()
+            line = values.line
+            for value in values.take()[0]:
+                if isinstance(value, dict):
+                    yield Row({GROUP: name, **value}, str(path), line)
+                else:
+                    yield from _row(value, path, line, str(value), skipped)
+
+
 def _row(value: Any, path: Path, line: int, raw: str, skipped: SkipLog) -> Iterator[Row]:
     if isinstance(value, dict):
         yield Row(value, str(path), line)
+    elif isinstance(value, list) and [*map(type, value)] == [str, dict]:  # spaCy's examples
+        yield Row({"text": value[0], **value[1]}, str(path), line)
     else:
         detail = f"{type(value).__name__} where an object is expected"
         skipped.add("wrong type", file=path, line=line, detail=detail, raw=raw)
@@ -101,9 +165,9 @@ def _seek_rows(values: "_Values") -> bool:
             if values.peek() != ":":
                 return False
             values.step()
-            if name in ROOTS and values.peek() == "[":
+            if name in (*ROOTS, LISTED) and values.peek() == "[":
                 values.step()
-                return values.peek() in ("{", "]")
+                return values.peek() in (("{", "]") if name in ROOTS else ("[",))
             values.take()
     except (JSONDecodeError, RecursionError):
         pass  # the rows are then read, and the fault reported, from the beginning

@@ -1,12 +1,16 @@
 """Kinds of fields: what a value in the user's data must be, and the one form it is given."""
 
 import json
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from mainspring.data.rows import flaw
 from mainspring.errors import BadData
+from mainspring.text import shorten
 
 Kind = Literal[
     "text",
@@ -23,6 +27,8 @@ Kind = Literal[
 ]
 
 CLASSES = ("label", "labels", "tags", "spans")  # kinds whose values are names of classes
+# How answers begin that are more than a text that begins with a bracket.
+NESTED = re.compile(r"""\s*(\{\s*['"](text|answer_start)['"]|\[\s*['"{])""")
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 
@@ -32,6 +38,16 @@ class Flaw(Exception):
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(reason)
         self.reason, self.detail = reason, detail
+
+
+@contextmanager
+def as_promised() -> Iterator[None]:
+    """Within the block a nested value of another kind than its columns promise is a Flaw."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        detail = f"not what its columns promise ({type(error).__name__}: {error})"
+        raise Flaw("wrong type", detail) from None
 
 
 def as_text(value: Any) -> str:
@@ -54,10 +70,28 @@ def as_text_if_any(value: Any) -> str:
 
 
 def as_label(value: Any) -> str:
-    """The name of a class; numbers are names too."""
-    if isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer()):
-        return str(int(value)) if not isinstance(value, bool) else str(value).lower()
-    return as_text(value).strip()
+    """The name of a class; numbers are names too, `1.0` that of `1`: tables get it so where some
+    of their labels are missing, and those are written as `nan`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and math.isnan(value):
+        raise Flaw("missing field", " holds nan, no label")
+    if (number := whole(value)) is not None:
+        return str(value).strip() if isinstance(value, str) and "." not in value else str(number)
+    name = as_text(value).strip()
+    if name.casefold() in ("nan", "<na>"):
+        raise Flaw("missing field", f" holds {name}, no label")
+    return name
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, also one that was written as `3.0` or in a text; None for anything else."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(-?\d+)(\.0*)?\s*", value)
+        return int(match[1]) if match else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def as_list(value: Any, what: str) -> list[Any]:
@@ -72,18 +106,28 @@ def as_list(value: Any, what: str) -> list[Any]:
 
 
 def _read_back(text: str, what: str) -> Any:
-    """A value that was written as JSON or as Python writes it."""
+    """A value that was written as JSON or as Python writes it, also with what is numpy's in it."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
     import ast
 
+    class Plain(ast.NodeTransformer):
+        """`array([1, 2], dtype=int32)` as `[1, 2]`, `np.int64(3)` as `3`, `nan` as None."""
+
+        def visit_Call(self, node: ast.Call) -> ast.AST:
+            numpys = re.fullmatch(r"array|np\.\w+", ast.unparse(node.func))
+            return self.visit(node.args[0]) if numpys and len(node.args) == 1 else node
+
+        def visit_Name(self, node: ast.Name) -> ast.AST:
+            return ast.Constant(None) if node.id == "nan" else node
+
     if _lacks_commas(text):
         raise Flaw("wrong type", f" holds {what} without commas between, as numpy prints them")
     try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ast.literal_eval(Plain().visit(ast.parse(text.strip(), mode="eval")))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise Flaw("wrong type", f" holds text that is no list of {what}") from None
 
 
@@ -107,8 +151,8 @@ def as_labels(value: Any) -> list[str]:
     """Names of classes, each once, in order; a text may hold several between `|` or `;`."""
     if isinstance(value, str) and not value.lstrip().startswith("["):
         parts = value.replace(";", "|").split("|")
-        return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
-    if isinstance(value, int):
+        return list(dict.fromkeys(as_label(part) for part in parts if part.strip()))
+    if isinstance(value, int | float):
         return [as_label(value)]
     return list(dict.fromkeys(as_label(label) for label in as_list(value, "labels")))
 
@@ -138,7 +182,10 @@ def as_spans(value: Any) -> list[dict[str, Any]]:
         if isinstance(span, list | tuple) and len(span) == 3:
             span = dict(zip(("start", "end", "label"), span, strict=True))
         if not isinstance(span, dict):
-            raise Flaw("wrong type", f" holds a {type(span).__name__} among the spans")
+            shown = shorten(repr(span), 60)
+            raise Flaw(
+                "wrong type", f" holds {shown} where [start, end, label] or an object is due"
+            )
         spans.append(span)
     return spans
 
@@ -149,12 +196,9 @@ def as_answers(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
         return [{"text": as_text(value), "start": None}]
     if isinstance(value, str):
-        try:
-            value = _read_back(value, "answers")
-        except Flaw:
-            return [{"text": as_text(value), "start": None}]  # a text that begins with a bracket
+        value = _answers_in(value)
     if isinstance(value, dict):
-        starts = value.get("answer_start") or value.get("start")
+        starts = value.get("answer_start", value.get("start"))
         texts = value.get("text")
         if isinstance(texts, str):
             value = [{"text": texts, "start": starts}]
@@ -170,11 +214,26 @@ def as_answers(value: Any) -> list[dict[str, Any]]:
             answer = {"text": answer}
         if not isinstance(answer, dict):
             raise Flaw("wrong type", f" holds a {type(answer).__name__} among the answers")
-        start = answer.get("answer_start", answer.get("start"))
-        if isinstance(start, bool) or not isinstance(start, int | None):
-            raise Flaw("wrong type", " holds an answer whose start is no whole number")
+        given = answer.get("answer_start", answer.get("start"))
+        start = whole(given)
+        if start is None and given is not None:
+            raise Flaw("wrong type", f" holds an answer whose start is no whole number: {given!r}")
         answers.append({"text": as_text(answer.get("text")), "start": start})
     return answers
+
+
+def _answers_in(text: str) -> Any:
+    """Answers that were written into a table's cell; the text itself where it is the answer, and
+    only begins with a bracket."""
+    try:
+        value = _read_back(text, "answers")
+    except Flaw:
+        if NESTED.match(text):
+            detail = " holds answers that cannot be read back; save them by json.dumps, or the "
+            raise Flaw("wrong type", detail + "table as Parquet or JSONL") from None
+        return [text]
+    of_answers = isinstance(value, list) and all(isinstance(one, str | dict) for one in value)
+    return value if of_answers or isinstance(value, dict) else [text]
 
 
 def as_messages(value: Any) -> list[dict[str, str]]:

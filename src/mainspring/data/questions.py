@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mainspring.data.kinds import Flaw
+from mainspring.data.kinds import Flaw, whole
 from mainspring.data.rows import Row
 
 ANSWER_COLUMNS = ("answers", "answer", "answer_text", "target", "output")
@@ -94,17 +94,13 @@ def in_place(values: Values) -> Values:
         return values
     answers = values["answers"]
     if len(answers) == 1 and answers[0]["start"] is None and start not in (None, ""):
-        answers = [{**answers[0], "start": _number(start)}]
+        at = whole(start)
+        if at is None:
+            raise Flaw("wrong type", f"the answer's start {start!r} is no whole number")
+        answers = [{**answers[0], "start": at}]
     mended: list[Flaw] = []
     placed = [_placed(values["context"], answer, mended) for answer in answers]
     return {**values, "answers": placed, "mended": mended}
-
-
-def _number(start: Any) -> int:
-    try:
-        return int(start)
-    except (TypeError, ValueError):
-        raise Flaw("wrong type", f": the answer's start {start!r} is no whole number") from None
 
 
 def _placed(context: str, answer: Values, mended: list[Flaw]) -> Values:

@@ -3,7 +3,10 @@
     marked text       The <e1>child</e1> lay in the <e2>cradle</e2> and the name of the relation
     head and tail     text, head, tail, relation, perhaps with their spans
     entities          text or tokens, entities with their places, relations between them
-    triples           text and the relations it states, heads and tails as words
+    triples           text and the relations it states, heads and tails as words; objects, lists of
+                      head, type and tail, or one line:
+
+    <triplet> Punta Cana <subj> La Altagracia <obj> located in <subj> Dominica <obj> country
 
 In the one form a row has a `text`; `pairs` of entities that may be related, where entities are
 known; and `relations`, each `{"head", "type", "tail"}`. An entity is `{"text", "start", "end",
@@ -16,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any
 
-from mainspring.data.entities import END, LABEL, START, join_words
-from mainspring.data.kinds import Flaw, as_label, as_list
+from mainspring.data.entities import END, LABEL, START, contradiction, join_words
+from mainspring.data.kinds import Flaw, as_label, as_list, whole
 from mainspring.data.schema import Values
 
 Entity = dict[str, Any]
@@ -29,6 +32,7 @@ NONE = frozenset(
 )
 TYPE = ("type", "relation", "label", "predicate", "relation_type", "r")
 ENDS = ("head", "h", "subject", "from", "e1"), ("tail", "t", "object", "to", "e2")
+TRIPLET, SUBJECT, OBJECT = MARKS = ("<triplet>", "<subj>", "<obj>")
 MARKED = re.compile(r"</?e[12]>")
 
 
@@ -69,9 +73,10 @@ def overlap(a: Entity, b: Entity) -> bool:
 
 def entity(text: str, start: Any, end: Any, label: str = "") -> Entity:
     """A checked entity, blanks at its ends left out."""
-    whole = all(isinstance(at, int) and not isinstance(at, bool) for at in (start, end))
-    if not whole:
+    first, last = whole(start), whole(end)
+    if first is None or last is None:
         raise Flaw("wrong type", f"a place must be two whole numbers, not {start!r} and {end!r}")
+    start, end = first, last
     if not 0 <= start <= end <= len(text):
         raise Flaw("offsets out of range", f"{start}-{end} in a text of {len(text)} characters")
     inside = text[start:end]
@@ -126,14 +131,22 @@ def _with_ends(values: Values) -> Values:
         span, words = values.pop(f"{name}_span", None), values.pop(name)
         label = values.pop(f"{name}_type", None) or ""
         if span is None:
-            places.append([entity(text, *place, label) for place in _occurrences(words, text)])
+            places.append([entity(text, *place, label) for place in occurrences(words, text)])
             if not places[-1]:
                 raise Flaw("entity not in the text", f"{name} `{words}`")
         else:
-            places.append([entity(text, *_span(span), label)])
+            placed = entity(text, *_span(span), label)
+            if _letters(words) != _letters(placed["text"]):
+                raise Flaw("entity not at its place", contradiction(words, placed, text))
+            places.append([placed])
     free = [(h, t) for h in places[0] for t in places[1] if not overlap(h, t)]
     pair = free[0] if free else (places[0][0], places[1][0])
     return {**values, "pairs": [_checked_pair(*pair)]}
+
+
+def _letters(words: str) -> str:
+    """What must agree where a place and words are given: blanks and letter case do not count."""
+    return "".join(words.split()).casefold()
 
 
 def _span(span: Any) -> tuple[Any, Any]:
@@ -146,7 +159,7 @@ def _span(span: Any) -> tuple[Any, Any]:
     return span[0], span[1]
 
 
-def _occurrences(words: str, text: str) -> list[tuple[int, int]]:
+def occurrences(words: str, text: str) -> list[tuple[int, int]]:
     """Where words stand in a text, whole words before parts of words."""
     words = words.strip()
     found = [match.span() for match in re.finditer(re.escape(words), text)]
@@ -173,8 +186,8 @@ def _with_text(values: Values) -> Values:
         return {**values, "text": text}
     entities = []
     for one in given:
-        first, end = _part(one, START), _part(one, END)
-        if not isinstance(first, int) or not isinstance(end, int):
+        first, end = whole(_part(one, START)), whole(_part(one, END))
+        if first is None or end is None:
             raise Flaw("wrong type", f"an entity needs a start and an end, not {one}")
         if not 0 <= first < end <= len(words):
             raise Flaw("offsets out of range", f"{first}-{end} in {len(words)} words")
@@ -194,6 +207,8 @@ def _with_relations(values: Values, given: Sequence[Any], none: str | None) -> V
         known |= {one[key]: checked for key in ("id", "name") if isinstance(one.get(key), str)}
     relations = []
     for one in given:
+        if isinstance(one, list | tuple) and len(one) == 3:
+            one = dict(zip(("head", "type", "tail"), one, strict=True))
         name = _part(one, TYPE)
         if not isinstance(name, str) or not name.strip():
             raise Flaw("wrong type", f"a relation needs a type, not {one}")
@@ -215,8 +230,7 @@ def _entity(text: str, given: Mapping[str, Any]) -> Entity:
     checked = entity(text, _part(given, START), _part(given, END), str(label or ""))
     words = given.get("text")
     if isinstance(words, str) and words.strip() and words.strip() != checked["text"]:
-        detail = f"`{words}` is said to stand at {checked['start']}, where `{checked['text']}` is"
-        raise Flaw("entity not in the text", detail)
+        raise Flaw("entity not at its place", contradiction(words, checked, text))
     return checked
 
 
@@ -229,7 +243,7 @@ def _end(
         same = (e for e in entities if (e["start"], e["end"]) == (place["start"], place["end"]))
         return next(same, place)
     if isinstance(given, Mapping):
-        given = given.get("text", given.get("name"))
+        given = next((given[n] for n in ("text", "name", "@value") if n in given), None)
     if not isinstance(given, bool) and isinstance(given, int | str) and given in known:
         return known[given]
     if isinstance(given, str) and given.strip():
@@ -238,7 +252,7 @@ def _end(
         if named is not None:
             return named
         if found is None:
-            places = _occurrences(words, text)
+            places = occurrences(words, text)
             return entity(text, *places[0]) if places else words
     raise Flaw("unknown entity", f"a relation speaks of {given!r}, which is none of the entities")
 
@@ -247,3 +261,27 @@ def _part(given: Any, names: Sequence[str]) -> Any:
     if not isinstance(given, Mapping):
         raise Flaw("wrong type", f"must be an object with {', '.join(names[:2])} …, not {given!r}")
     return next((given[name] for name in names if given.get(name) is not None), None)
+
+
+# -- one line ----------------------------------------------------------------------------------
+
+
+def read_triples(line: str) -> tuple[list[Relation], int]:
+    """The triples of a line, each once, and how many pieces of it are none."""
+    found: dict[tuple[str, str, str], Relation] = {}
+    before, *groups = line.split(TRIPLET)
+    broken = bool(before.strip())
+    lost = int(broken)
+    for group in groups:
+        head, *parts = group.split(SUBJECT)
+        head = " ".join(head.split())
+        lost += not parts
+        for part in parts:
+            tail, mark, name = part.partition(OBJECT)
+            tail, name = " ".join(tail.split()), " ".join(name.split())
+            if head and tail and name and mark and OBJECT not in name:
+                triple = head, name, tail
+                found[triple] = {"head": head, "type": name, "tail": tail}
+            else:
+                lost += 1
+    return list(found.values()), lost

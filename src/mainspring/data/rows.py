@@ -4,18 +4,26 @@ import bz2
 import codecs
 import gzip
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
+
+from mainspring.errors import BadOption
 
 # Stands for bytes that are not valid in the file's encoding: a code point that Unicode keeps free
 # for internal use, so that a damaged place survives parsing and its row can be named.
 UNDECODABLE = "\ufdd0"
 
+UNDECODABLE_BYTES = "undecodable bytes"  # the reason for which such a row is skipped
+
 # One row may not be longer than this many characters. It bounds memory where a quote or a bracket
 # is never closed and the rest of the file would look like one row.
 LONGEST_ROW = 1 << 24
+
+LOOKED_AT = 1 << 18  # bytes of a file whose encoding is to be told
 
 COMPRESSED: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
@@ -61,17 +69,52 @@ def open_bytes(path: Path) -> IO[bytes]:
     return cast(IO[bytes], COMPRESSED.get(path.suffix.lower(), open)(path, "rb"))
 
 
+_encoding: ContextVar[str] = ContextVar("encoding", default="utf-8")
+
+
+@contextmanager
+def reading_as(encoding: str | None) -> Iterator[None]:
+    """While it is open, text files without a mark of their own are read in this encoding; in UTF-8
+    where it is None. BadOption where there is none of that name."""
+    before = _encoding.get()
+    if encoding is not None:
+        try:
+            codecs.lookup(encoding)
+            "".encode(encoding)  # some codecs turn bytes into bytes
+        except LookupError:
+            raise BadOption(
+                f"--encoding: no text encoding is called `{encoding}`; "
+                "gb18030, big5, shift_jis, euc_kr, cp1252 and latin-1 are some"
+            ) from None
+    _encoding.set(encoding or "utf-8")
+    try:
+        yield
+    finally:
+        _encoding.set(before)
+
+
 def open_text(path: Path) -> TextIO:
-    """The file as text: UTF-8, or UTF-16/32 where it begins with that mark.
+    """The file as text: in the encoding of `reading_as`, or UTF-8, -16 or -32 where it begins with
+    that mark.
 
     Line ends become "\\n", the mark at the beginning goes, and undecodable bytes become
     `UNDECODABLE` instead of ending the reading.
     """
     with open_bytes(path) as file:
         head = file.read(4)
-    encoding = next((name for mark, name in MARKS if head.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in MARKS if head.startswith(mark)), _encoding.get())
     opener = COMPRESSED.get(path.suffix.lower(), open)
     return cast(TextIO, opener(path, "rt", encoding=encoding, errors="mainspring-undecodable"))
+
+
+def likely_encoding(path: Path) -> str | None:
+    """The encoding that a text file which is not UTF-8 looks like; None where that is not clear."""
+    from charset_normalizer import from_bytes
+
+    with open_bytes(path) as file:
+        lines = file.read(LOOKED_AT).splitlines(keepends=True)
+    found = from_bytes(b"".join(line for line in lines if not line.isascii())).best()
+    return None if found is None or found.encoding in ("utf_8", "ascii") else found.encoding
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:
@@ -86,7 +129,7 @@ codecs.register_error("mainspring-undecodable", _mark_undecodable)
 def flaw(text: str) -> str | None:
     """Why `text` cannot be used as text, or None where it can."""
     if UNDECODABLE in text:
-        return "undecodable bytes"
+        return UNDECODABLE_BYTES
     if "\0" in text:
         return "NUL characters"
     if not text.isascii():

@@ -21,6 +21,7 @@ class Field:
     """One thing a task wants from each row: what a model is given, or what it is to say.
 
     `accepted` are the column names taken for it without being told, the best known first.
+    `lacking` is what is said where none of them is there, instead of naming them.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Field:
     help: str
     required: bool = True
     role: Literal["input", "target"] = "input"
+    lacking: str = ""
 
     @property
     def option(self) -> str:
@@ -44,11 +46,13 @@ SHORT = ("text", "target")
 class Layout:
     """Columns that rows may come in, and how their values become those of the task's own fields.
 
-    `values` raises Flaw where they cannot.
+    `values` raises Flaw where they cannot. One that is `first` is preferred to the task's own
+    fields where both are there and the user names no column.
     """
 
     fields: tuple[Field, ...]
     values: Callable[[Values], Values] = lambda values: values
+    first: bool = False
 
 
 def match_layout(
@@ -62,9 +66,16 @@ def match_layout(
     """The first layout whose columns are there, with field name -> column for it.
 
     `named` are the columns the user named by field; `given` are fields that need no column. Raises
-    what `match_columns` raises for the first layout where none fits.
+    what `match_columns` raises for the layout that comes nearest where none fits.
     """
-    first: BadData | BadOption | None = None
+    for layout in layouts if not named else ():
+        fields = tuple(field for field in layout.fields if field.name not in given)
+        needed = sum(field.required for field in fields)
+        if layout.first and _columns_there(fields, columns, {}) == needed:
+            _tell_unused(fields, layouts[0].fields, columns)
+            return layout, match_columns(fields, columns, file=file)
+    nearest: BadData | BadOption | None = None
+    most = -1  # columns of a layout that does not fit
     for layout in layouts:
         fields = tuple(field for field in layout.fields if field.name not in given)
         known = {field.name for field in fields}
@@ -73,9 +84,32 @@ def match_layout(
         try:
             return layout, match_columns(fields, columns, named, file=file)
         except (BadData, BadOption) as error:
-            first = first or error
-    assert first is not None
-    raise first
+            there = _columns_there(fields, columns, named or {})
+            if there > most:
+                nearest, most = error, there
+    assert nearest is not None
+    raise nearest
+
+
+def _columns_there(
+    fields: Sequence[Field], columns: Sequence[str], named: Mapping[str, str]
+) -> int:
+    """How many of the fields that must be there have a column."""
+    known = {column.strip().casefold() for column in columns}
+    return sum(
+        field.name in named or any(name.casefold() in known for name in field.accepted)
+        for field in fields
+        if field.required
+    )
+
+
+def _tell_unused(chosen: Sequence[Field], others: Sequence[Field], columns: Sequence[str]) -> None:
+    """Says which column would have served where the `chosen` fields are preferred."""
+    for field in others:
+        name = next((name for name in field.accepted if name in columns), None)
+        if name is not None and not any(name in one.accepted for one in chosen):
+            said = listed([one.name for one in chosen if one.required])
+            events.note(f"{said} are learnt from; {field.option} {name} takes that column instead")
 
 
 @dataclass(frozen=True)
@@ -150,6 +184,8 @@ def _accepted_column(
         return found[0]
     if not field.required:
         return None
+    if field.lacking:
+        raise BadData(field.lacking, file=file)
     lower = {column.casefold(): column for column in columns}
     near = [
         lower[match]

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mainspring.data.rows import UNDECODABLE_BYTES, likely_encoding
 from mainspring.errors import BadData
 from mainspring.text import shorten
 
@@ -30,6 +31,7 @@ class SkipLog:
         self.counts: Counter[str] = Counter()
         self.mended: Counter[str] = Counter()
         self._first: dict[str, str] = {}
+        self._undecodable: Path | None = None
         self._file: TextIOWrapper | None = None
         if self.path is not None:
             self.path.unlink(missing_ok=True)
@@ -46,6 +48,8 @@ class SkipLog:
         if self.strict:
             raise BadData(f"{reason}: {detail}" if detail else reason, file=file, line=line)
         self.counts[reason] += 1
+        if reason == UNDECODABLE_BYTES and self._undecodable is None:
+            self._undecodable = Path(file)
         self._first.setdefault(reason, f"{file}:{line}" + (f": {detail}" if detail else ""))
         entry = {"file": str(file), "line": line, "reason": reason}
         self._write(entry | {"detail": detail, "raw": shorten(raw, RAW_LENGTH)})
@@ -65,11 +69,17 @@ class SkipLog:
         self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def summary(self) -> str:
-        """The reasons, how often each came and where first: "3 empty text (first: a.csv:7)"."""
-        return "; ".join(
+        """The reasons, how often each came and where first: "3 empty text (first: a.csv:7)"; for
+        undecodable bytes also what the file's encoding may be."""
+        said = [
             f"{count} {reason} (first: {self._first[reason]})"
             for reason, count in self.counts.most_common()
-        )
+        ]
+        if self._undecodable is not None and self._undecodable.is_file():
+            found = likely_encoding(self._undecodable)
+            told = f"it looks like {found}: --encoding {found}" if found else "name its --encoding"
+            said.append(f"{self._undecodable} is not all UTF-8; {told}")
+        return "; ".join(said)
 
     def mendings(self) -> str:
         """What was put right in rows that are used, and how often: "3 answer start repaired"."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mainspring import events
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData
@@ -71,8 +72,12 @@ def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
+    return _names_in(features)
+
+
+def _names_in(features: Any) -> dict[str, list[str]]:
     named = {}
-    for column, feature in features.items():
+    for column, feature in features.items() if isinstance(features, dict) else ():
         if isinstance(feature, list) and feature:
             feature = feature[0]
         if isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
@@ -80,6 +85,46 @@ def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
             named[column] = list(feature.get("names") or ())
     return named
+
+
+def card_names(folder: Path) -> dict[str, list[str]]:
+    """The same for data in other formats, from the card (README.md) or the older
+    dataset_infos.json that a data set of the hub has in its folder."""
+    named: dict[str, list[str]] = {}
+    try:
+        for configuration in _described(folder):
+            features = configuration.get("features")
+            if isinstance(features, list):  # of a card
+                features = {feature["name"]: _of_card(feature) for feature in features}
+            named = _names_in(features) | named
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        events.warn(f"{folder}: what is said of the data set cannot be read ({error})")
+    return named
+
+
+def _described(folder: Path) -> Iterator[dict[str, Any]]:
+    """What a folder's files say of its data set, one object for each configuration."""
+    if (folder / "README.md").is_file():
+        from huggingface_hub import metadata_load
+        from yaml import YAMLError
+
+        try:
+            stated = (metadata_load(folder / "README.md") or {}).get("dataset_info") or []
+        except YAMLError as error:
+            raise ValueError(f"README.md: {' '.join(str(error).split())}") from None
+        yield from [stated] if isinstance(stated, dict) else stated
+    if (folder / "dataset_infos.json").is_file():
+        yield from json.loads((folder / "dataset_infos.json").read_text("utf-8")).values()
+
+
+def _of_card(feature: dict[str, Any]) -> dict[str, Any]:
+    """A feature as a card has it, in the words of the other files."""
+    for nested in ("sequence", "list", "dtype"):
+        if isinstance(feature.get(nested), dict):
+            feature = feature[nested]
+    names = (feature.get("class_label") or {}).get("names") or {}
+    ordered = [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
+    return {"_type": "ClassLabel", "names": ordered} if ordered else {}
 
 
 def _named(value: Any, names: list[str]) -> Any:

@@ -1,0 +1,204 @@
+"""Exports of annotation tools, and data sets of the hub, as `entities` reads them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainspring.data.readers import sources
+from mainspring.data.skipped import SkipLog
+from mainspring.errors import BadData
+from mainspring.tasks.entities import TASK
+from mainspring.tasks.reading import checked, match
+from mainspring.tasks.relations import TASK as RELATIONS
+
+PARIS = "Paris is in France."
+PLACES = [("LOC", "Paris"), ("LOC", "France")]
+
+
+def label_studio(**changes: Any) -> dict:
+    result = [
+        {
+            "id": "a",
+            "type": "labels",
+            "value": {"start": 0, "end": 5, "text": "Paris", "labels": ["LOC"]},
+        },
+        {
+            "id": "b",
+            "type": "labels",
+            "value": {"start": 12, "end": 18, "text": "France", "labels": ["LOC"]},
+        },
+        {
+            "type": "relation",
+            "from_id": "a",
+            "to_id": "b",
+            "direction": "right",
+            "labels": ["in"],
+        },
+    ]
+    annotations = [
+        {"was_cancelled": True, "result": []},
+        {"was_cancelled": False, "result": result},
+    ]
+    return {"id": 1, "annotations": annotations, "data": {"text": PARIS}, **changes}
+
+
+def read(file: Path, task: Any = TASK) -> tuple[list[dict], SkipLog]:
+    [source] = sources(file)
+    with SkipLog() as skipped:
+        rows = [e.values for e in checked(task, source, match(task, source, {}), skipped, {})]
+    return rows, skipped
+
+
+def found(row: dict) -> list[tuple[str, str]]:
+    return [(e["label"], row["text"][e["start"] : e["end"]]) for e in row["entities"]]
+
+
+SPAN = {"start": 0, "end": 5, "label": "LOC"}
+FORMS: dict[str, tuple[Any, list[tuple[str, str]]]] = {
+    "label studio": ([label_studio()], PLACES),
+    "label studio, short": (
+        [{"text": PARIS, "label": [{"start": 0, "end": 5, "text": "Paris", "labels": ["LOC"]}]}],
+        PLACES[:1],
+    ),
+    "doccano": ([{"id": 1, "text": PARIS, "label": [[0, 5, "LOC"], [12, 18, "LOC"]]}], PLACES),
+    "spacy": ([[PARIS, {"entities": [[0, 5, "LOC"]]}]], PLACES[:1]),
+    "a list of spacy's": (
+        {"classes": ["LOC"], "annotations": [[PARIS, {"entities": [[0, 5, "LOC"]]}]]},
+        PLACES[:1],
+    ),
+    "spacy 2": (
+        [
+            {
+                "id": 0,
+                "paragraphs": [
+                    {"sentences": [{"tokens": [{"orth": "Paris", "ner": "U-LOC"}, {"orth": "is"}]}]}
+                ],
+            }
+        ],
+        PLACES[:1],
+    ),
+    "doc.to_json": ([{"text": PARIS, "ents": [SPAN], "tokens": [{"id": 0}]}], PLACES[:1]),
+    "prodigy": (
+        [{"text": PARIS, "_input_hash": 1, "spans": [SPAN], "answer": "accept"}],
+        PLACES[:1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_exports_are_read_by_themselves(name: str, tmp_path: Path) -> None:
+    written, expected = FORMS[name]
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps(written))
+    [row], skipped = read(file)
+    assert found(row) == expected and not skipped.total
+
+
+def test_relations_of_label_studio(tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps([label_studio()]))
+    [row], _ = read(file, RELATIONS)
+    [relation] = row["relations"]
+    ends = relation["head"]["text"], relation["type"], relation["tail"]["text"]
+    assert ends == ("Paris", "in", "France")
+
+
+def test_what_the_annotator_rejected_is_left_out_and_counted(tmp_path: Path) -> None:
+    rejected = {"text": PARIS, "_input_hash": 1, "spans": [SPAN], "answer": "reject"}
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join(map(json.dumps, [rejected, {**rejected, "answer": "accept"}])))
+    rows, skipped = read(file)
+    assert len(rows) == 1 and skipped.counts == {"not accepted": 1}
+
+
+@pytest.mark.parametrize("tags", ["B_PER I_PER O", "B:PER E:PER O", "B-PER I-PER O", "PER PER O"])
+@pytest.mark.parametrize("kind", ["jsonl", "conll"])
+def test_tags_are_parted_by_more_than_a_dash(tags: str, kind: str, tmp_path: Path) -> None:
+    words, file = ["Angela", "Merkel", "slept"], tmp_path / f"data.{kind}"
+    if kind == "jsonl":
+        file.write_text(json.dumps({"tokens": words, "ner_tags": tags.split()}))
+    else:
+        file.write_text("".join(f"{w} {t}\n" for w, t in zip(words, tags.split(), strict=True)))
+    [row], _ = read(file)
+    assert found(row) == [("PER", "Angela Merkel")]
+
+
+CARD = """---
+license: mit
+dataset_info:
+- config_name: en
+  features:
+  - name: tokens
+    sequence: string
+  - name: ner_tags
+    {key}:
+      class_label:
+        names:
+          '0': O
+          '1': B-PER
+          '2': I-PER
+---
+# Names
+"""
+
+
+@pytest.mark.parametrize("key", ["sequence", "list"])
+def test_numbers_get_their_names_from_the_card(key: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text(CARD.replace("{key}", key))
+    file = tmp_path / "data" / "train.jsonl"
+    file.write_text(json.dumps({"tokens": ["Angela", "Merkel", "slept"], "ner_tags": [1, 2, 0]}))
+    [row], _ = read(file)
+    assert found(row) == [("PER", "Angela Merkel")]
+
+
+def test_numbers_get_their_names_from_the_older_description(tmp_path: Path) -> None:
+    feature = {"feature": {"_type": "ClassLabel", "names": ["O", "B-PER"]}, "_type": "Sequence"}
+    infos = {"default": {"features": {"ner_tags": feature}}}
+    (tmp_path / "dataset_infos.json").write_text(json.dumps(infos))
+    file = tmp_path / "train.jsonl"
+    rows = [{"tokens": ["Ann", "slept"], "ner_tags": tags} for tags in ([1, 0], [7, 0])]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    [row], skipped = read(file)
+    assert found(row) == [("PER", "Ann")] and skipped.counts == {"tags out of range": 1}
+
+
+@pytest.mark.parametrize("card", ["---\na: [b\n---\n", CARD.replace("'0'", "zero"), "# Names\n"])
+def test_a_card_that_says_nothing_is_no_end(card: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(card.replace("{key}", "sequence"))
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps({"tokens": ["Ann", "slept"], "ner_tags": [1, 0]}))
+    with pytest.raises(BadData, match=r"1 tags are numbers .*labels\.txt"):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    ("span", "reason", "detail"),
+    [
+        ({**SPAN, "end": 4, "text": "Paris"}, "entity not at its place", "one past the last"),
+        ({**SPAN, "start": 1, "end": 6, "text": "Paris"}, "entity not at", "is number 0"),
+        (
+            {**SPAN, "text": "Rome"},
+            "entity not at",
+            "`Rome` is said to stand at 0-5, where `Paris`",
+        ),
+        ({**SPAN, "end": 4.5}, "wrong type", "whole numbers"),
+        ({**SPAN, "start": 0.0, "end": 5.0, "text": "Paris"}, "", ""),
+        ({**SPAN, "start": "0", "end": "5.0"}, "", ""),
+    ],
+)
+def test_a_span_must_hold_what_it_says(
+    span: dict, reason: str, detail: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "data.jsonl"
+    rows = [{"text": PARIS, "entities": given} for given in ([SPAN], [span])]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    rows, skipped = read(file)
+    assert found(rows[0]) == PLACES[:1]
+    if reason:
+        assert reason in skipped.summary() and detail in skipped.summary()
+        assert f"{file}:2" in skipped.summary()
+    else:
+        assert found(rows[1]) == PLACES[:1] and not skipped.total
