@@ -54,13 +54,15 @@ class Sinusoidal:
     """Fixed sines and cosines added to the embeddings (Vaswani et al., 2017, section 3.5).
 
     Positions count from `first`, over the real tokens only where `skips_padding`. Wavelengths grow
-    geometrically from 2 pi towards 10,000 * 2 pi; `closed` reaches that end (tensor2tensor).
+    geometrically from 2 pi towards 10,000 * 2 pi; `closed` reaches that end (tensor2tensor). Texts
+    beyond `length` are refused unless the model `extends` to them (M2M100).
     """
 
     length: int
     skips_padding: bool = False
     first: int = 0
     closed: bool = False
+    extends: bool = False
 
 
 @dataclass(frozen=True)

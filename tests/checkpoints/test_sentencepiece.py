@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, T5Tokenizer
 
-from mainspring.checkpoints.piece_layouts import PLAIN
+from mainspring.checkpoints.piece_layouts import NLLB, PLAIN, layout_of
 from mainspring.checkpoints.sentencepiece import build_tokenizer, parse_model
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.errors import BadOption, BadWeights, Mismatch
@@ -196,6 +196,7 @@ CLASSES = {
     "CamembertTokenizer": ("camembert", "sentencepiece.bpe.model", FAIRSEQ),
     "MBartTokenizer": ("mbart", "sentencepiece.bpe.model", FAIRSEQ),
     "MBart50Tokenizer": ("mbart", "sentencepiece.bpe.model", FAIRSEQ),
+    "NllbTokenizer": ("m2m_100", "sentencepiece.bpe.model", {**FAIRSEQ, "model_type": "bpe"}),
     "PegasusTokenizer": ("pegasus", "spiece.model", PEGASUS),
     "LlamaTokenizer": ("llama", "tokenizer.model", {**FAIRSEQ, **BYTES}),
     "GemmaTokenizer": ("gemma", "tokenizer.model", {**GEMMA, **BYTES}),
@@ -222,12 +223,53 @@ def laid(folder: Path, name: str, **more: object) -> Path:
     return folder
 
 
+def name_nllb_languages(folder: Path, **more: object) -> None:
+    """Numbers the languages and then the mask as NLLB's published files do: `transformers` makes
+    no tokens of them of itself."""
+    file = folder / "sentencepiece.bpe.model"
+    at = sentencepiece.SentencePieceProcessor(model_file=str(file)).get_piece_size() + 1
+    tokens = [*NLLB.split(), "<mask>"]
+    added = {
+        str(at + place): {"content": token, "special": True, "lstrip": token == "<mask>"}
+        for place, token in enumerate(tokens)
+    }
+    config = {"tokenizer_class": "NllbTokenizer", "added_tokens_decoder": added, **more}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def test_the_languages_of_nllb_are_numbered_as_published(tmp_path: Path) -> None:
+    """The published file has 256,000 pieces; English is 256047 there, French 256057, Romanian
+    256145, and the mask 256203 (`transformers` tests for these)."""
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
+
+    layout = layout_of("NllbTokenizer")
+    first = len(layout.front) + 256_000 - layout.skipped
+    numbers = {token: first + place for place, token in enumerate(layout.back)}
+    assert [numbers[f"{code}_Latn"] for code in ("eng", "fra", "ron")] == [256047, 256057, 256145]
+    assert numbers["<mask>"] == 256203
+    assert NLLB.split() == FAIRSEQ_LANGUAGE_CODES
+    folder = laid(tmp_path / "folder", "NllbTokenizer", src_lang="fra_Latn")
+    bare = Tokenizer.open(folder)
+    name_nllb_languages(folder, src_lang="fra_Latn")
+    theirs = transformers.NllbTokenizer.from_pretrained(folder)
+    assert bare is not None
+    for text in ASKED:
+        assert bare.encode(text) == theirs(text).input_ids, text
+    name_nllb_languages(folder, src_lang="fra_Latn", legacy_behaviour=True)
+    theirs, ours = transformers.NllbTokenizer.from_pretrained(folder), Tokenizer.open(folder)
+    assert ours is not None
+    for text in ASKED:
+        assert ours.encode(text) == theirs(text).input_ids, text
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_each_class_numbers_the_pieces_as_transformers_does(name: str, tmp_path: Path) -> None:
-    stated = {"src_lang": "de_DE"} if name.startswith("MBart") else {}
+    stated: dict[str, object] = {"src_lang": "de_DE"} if name.startswith("MBart") else {}
     if name in PLAIN:  # as `transformers` documents them; its release 5 wants to be told
         stated = {"add_bos_token": True}
     folder = laid(tmp_path / "folder", name, **stated)
+    if name == "NllbTokenizer":
+        name_nllb_languages(folder)
     theirs = getattr(transformers, name).from_pretrained(folder)
     ours = Tokenizer.open(folder)
     assert ours is not None
@@ -237,6 +279,8 @@ def test_each_class_numbers_the_pieces_as_transformers_does(name: str, tmp_path:
         ids = theirs(text).input_ids
         assert ours.encode(text) == ids, text
         assert ours.decode(ids).strip() == theirs.decode(ids, skip_special_tokens=True).strip()
+        pair = ours.backend.encode(text, "of wisdom")
+        assert pair.ids == theirs(text, "of wisdom").input_ids, text
     assert name in PLAIN or ours.vocabulary == len(theirs)
     for part in ("eos", "unk", *(() if name in PLAIN else ("pad", "mask"))):
         assert ours.special.get(part) == getattr(theirs, f"{part}_token")
@@ -257,8 +301,8 @@ def test_a_class_is_named_by_the_model_or_refused_but_not_guessed(tmp_path: Path
     (folder / "config.json").write_text('{"model_type": "m2m_100"}')
     with pytest.raises(Mismatch, match=r"of the class m2m_100.*writes a tokenizer\.json"):
         Tokenizer.open(folder)
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "NllbTokenizer"}')
-    with pytest.raises(Mismatch, match="NllbTokenizer"):
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "XGLMTokenizer"}')
+    with pytest.raises(Mismatch, match="XGLMTokenizer"):
         Tokenizer.open(folder)
     laid(tmp_path / "other", "MBartTokenizer", src_lang="xx_XX")
     with pytest.raises(BadOption, match="src_lang"):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers import AutoTokenizer, T5Tokenizer
 from mainspring import events
 from mainspring.checkpoints.tokenizer import Tokenizer, sentinels, train_tokenizer
 from mainspring.errors import BadData, BadOption, BadWeights
+from mainspring.families.bert import FAMILY as BERT
 
 lean = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
@@ -222,6 +224,52 @@ def train_pieces(found: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006  (trai
         lines = varied("the quick fox and a dog , ， 研究，结果。 .", 200)
         found.append(train_tokenizer(lines, 150, "unigram"))
     return found[0]
+
+
+ODD = ("<0x41>", "<", "0x", "fox ", "研究", "魃魈", "\n", "🙂")
+
+
+@lean
+@given(
+    st.text(st.characters(blacklist_categories=("Cs",)), max_size=30)
+    | st.lists(st.sampled_from(ODD)).map("".join)
+)
+def test_unigram_spells_what_it_has_not_seen(text: str) -> None:
+    """From 2,000 pieces on nothing is unknown; what looks like a byte's name stays what it is."""
+    made, text = train_spelling(), unicodedata.normalize("NFC", text)
+    ids = made.encode(text)
+    assert made.unk_id not in ids
+    assert made.decode(ids) == text
+
+
+def train_spelling(found: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006  (trained once)
+    if not found:
+        lines = varied("the quick fox and a dog , ， 研究，结果。 .", 200)
+        found.append(train_tokenizer(lines, 2400, "unigram", BERT.tokens))
+    return found[0]
+
+
+def test_a_spelling_tokenizer_is_that_of_transformers(tmp_path: Path) -> None:
+    made = train_spelling()
+    made.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("研究 <0x41> 魃魈 🙂", "Ünknown\n fox", ""):
+        ids = made.encode(text)
+        assert theirs(text).input_ids == Tokenizer.open(tmp_path).encode(text) == ids
+        assert theirs.decode(ids, skip_special_tokens=True) == made.decode(ids)
+
+
+def test_chinese_characters_stand_alone_where_the_layout_says_so() -> None:
+    """As in BERT's vocabularies: a name of two characters begins and ends between tokens."""
+    text = "研究结果表明，北京大学fox"
+    words = varied("研究结果 表明 ， 北京大学 北京 fox")
+    lines = [line.replace(" ", "") for line in words]
+    apart = train_tokenizer(lines, 300, "unigram", BERT.tokens)
+    [(_, places)] = apart.offsets_many([text])
+    han = [n for n, character in enumerate(text) if "\u4e00" <= character <= "\u9fff"]
+    assert [(n, n + 1) for n in han] == [place for place in places if place[0] in han and place[1]]
+    [(ids, _)] = train_tokenizer(lines, 300, "unigram").offsets_many([text])
+    assert len(ids) < len(places)
 
 
 def test_unigram_finds_whole_words() -> None:

@@ -14,6 +14,7 @@ options = st.fixed_dictionaries(
         "type_vocab_size": st.sampled_from((1, 3)),
         "layer_norm_eps": st.sampled_from((1e-12, 1e-2)),
         "num_labels": st.sampled_from((2, 4)),
+        "tie_word_embeddings": st.booleans(),
     }
 )
 HEADS = {

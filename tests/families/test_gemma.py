@@ -16,6 +16,10 @@ CLASSES = {
 options = st.fixed_dictionaries(
     {
         "num_hidden_layers": st.sampled_from((1, 3)),
+        "tie_word_embeddings": st.booleans(),
+        "rms_norm_eps": st.sampled_from((1e-6, 1e-2)),
+        "layer_types": st.booleans(),
+        "activation": st.sampled_from(("gelu_pytorch_tanh", "silu")),
         "num_key_value_heads": st.sampled_from((1, 4)),
         "attention_bias": st.booleans(),
         "sliding_window": st.sampled_from((1, 5, 64)),
@@ -26,12 +30,13 @@ options = st.fixed_dictionaries(
         "rope_scaling": st.sampled_from((None, {"rope_type": "linear", "factor": 4.0})),
     }
 )
+ALL = ("num_hidden_layers", "num_key_value_heads", "attention_bias")
+ALL += ("tie_word_embeddings", "rms_norm_eps", "activation")
 ONLY = {
-    "gemma": ("num_hidden_layers", "num_key_value_heads", "attention_bias"),
+    "gemma": ALL,
     "gemma3_text": (
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "attention_bias",
+        *ALL,
+        "layer_types",
         "sliding_window",
         "query_pre_attn_scalar",
         "final_logit_softcapping",
@@ -39,9 +44,8 @@ ONLY = {
         "rope_scaling",
     ),
     "gemma2": (
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "attention_bias",
+        *ALL,
+        "layer_types",
         "sliding_window",
         "query_pre_attn_scalar",
         "final_logit_softcapping",
@@ -54,6 +58,10 @@ ONLY = {
 @given(st.sampled_from(sorted(CLASSES)), options)
 def test_logits_equal_those_of_transformers(kind, more):
     more = {key: value for key, value in more.items() if key in ONLY[kind]}
+    more["hidden_act" if kind == "gemma" else "hidden_activation"] = more.pop("activation")
+    if more.pop("layer_types", False):
+        kinds = ("full_attention", "sliding_attention")
+        more["layer_types"] = [kinds[i % 2] for i in range(more["num_hidden_layers"])]
     config = CONFIG_MAPPING[kind](
         vocab_size=40,
         hidden_size=24,

@@ -9,6 +9,7 @@ from transformers import GPT2Config
 options = st.fixed_dictionaries(
     {
         "n_layer": st.sampled_from((1, 3)),
+        "layer_norm_epsilon": st.sampled_from((1e-5, 1e-2)),
         "n_inner": st.sampled_from((None, 20)),
         "activation_function": st.sampled_from(("gelu_new", "gelu", "relu")),
         "scale_attn_weights": st.booleans(),

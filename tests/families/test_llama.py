@@ -30,13 +30,21 @@ SCALINGS = {
         "truncate": False,
     },
 }
-TYPES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+TYPES = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "smollm3": "SmolLM3",
+}
+FULL, SLIDING = "full_attention", "sliding_attention"
 shapes = st.fixed_dictionaries(
     {
         "num_hidden_layers": st.sampled_from((1, 3)),
         "num_key_value_heads": st.sampled_from((1, 2, 4)),
         "tie_word_embeddings": st.booleans(),
         "head_dim": st.sampled_from((6, 10)),
+        "rms_norm_eps": st.sampled_from((1e-6, 1e-2)),
         "hidden_act": st.sampled_from(("silu", "gelu")),
     }
 )
@@ -76,20 +84,63 @@ def test_llama_equals_transformers(scaling, attention_bias, mlp_bias, more):
 
 
 @lean
-@given(st.sampled_from(("mistral", "qwen2", "qwen3")), st.sampled_from((None, 1, 4)), shapes)
-def test_windows_biases_and_head_norms_equal_transformers(kind, window, more):
+@given(
+    st.sampled_from(("mistral", "qwen2", "qwen3")),
+    st.sampled_from((None, 1, 4)),
+    st.booleans(),
+    st.booleans(),
+    shapes,
+)
+def test_windows_biases_and_head_norms_equal_transformers(kind, window, biased, stated, more):
     more["sliding_window"] = window
     if kind != "mistral":
         more |= {"use_sliding_window": window is not None, "max_window_layers": 1}
     if kind == "qwen2":
         del more["head_dim"]
+    if kind == "qwen3":
+        more["attention_bias"] = biased
+    if kind != "mistral" and stated:
+        kinds = (FULL, SLIDING if window else FULL)
+        more["layer_types"] = [kinds[i % 2] for i in range(more["num_hidden_layers"])]
     check(f"{TYPES[kind]}ForCausalLM", small(kind, **more))
 
 
-def test_layers_without_rotary_positions_equal_transformers():
-    more = {"num_key_value_heads": 2, "no_rope_layer_interval": 2, "pad_token_id": 0}
-    config = small("smollm3", num_hidden_layers=3, **more)
-    check("SmolLM3ForCausalLM", config)
+smollm3 = st.fixed_dictionaries(
+    {
+        "attention_bias": st.booleans(),
+        "mlp_bias": st.booleans(),
+        "tie_word_embeddings": st.booleans(),
+        "num_key_value_heads": st.sampled_from((1, 2, None)),
+        "rms_norm_eps": st.sampled_from((1e-6, 1e-2)),
+        "no_rope_layer_interval": st.sampled_from((2, 3)),
+        "no_rope_layers": st.sampled_from((None, [0, 1, 1])),
+        "use_sliding_window": st.booleans(),
+        "sliding_window": st.sampled_from((None, 3)),
+    }
+)
+
+
+@lean
+@given(smollm3, st.sampled_from((None, [SLIDING, FULL, FULL])))
+def test_layers_without_rotary_positions_equal_transformers(more, kinds):
+    if more["use_sliding_window"] and more["sliding_window"]:
+        more["layer_types"] = kinds
+    check("SmolLM3ForCausalLM", small("smollm3", num_hidden_layers=3, pad_token_id=0, **more))
+
+
+@pytest.mark.parametrize("kind", (*TYPES, "gemma", "gemma2"))
+def test_layers_without_a_head_are_opened_as_such(kind):
+    """What `AutoModel` saves: no prefix, and no head where it would have a matrix of its own."""
+    more = {"num_hidden_layers": 1, "num_key_value_heads": 2, "pad_token_id": 0, "head_dim": 6}
+    config = small(kind, tie_word_embeddings=False, **more)
+    ids, mask = padded_rows(40, 9, 0)
+    with twins(f"{TYPES.get(kind, kind.capitalize())}Model", config) as pair:
+        assert pair.ours.spec.heads == ()
+        theirs = pair.theirs(ids, mask).last_hidden_state
+        assert_same(pair.ours.decode(ids, keep_BS=mask.bool()), theirs, mask)
+        named = {**pair.config, "architectures": ["LlamaForCausalLM"]}
+        kept = pair.family.spec(named, ["model.norm.weight"])
+        assert kept.vocabulary_head is not None and not kept.vocabulary_head.tied
 
 
 def test_classes_are_read_at_the_last_real_token():

@@ -15,18 +15,23 @@ HEADS = {
     "ForTokenClassification": ("token_classes", "logits"),
     "Model": ("pooled", "pooler_output"),
 }
+STEMS = ("Roberta", "XLMRoberta", "Camembert")
 options = st.fixed_dictionaries(
     {
         "num_hidden_layers": st.sampled_from((1, 2)),
         "hidden_act": st.sampled_from(("gelu", "gelu_new", "relu")),
         "type_vocab_size": st.sampled_from((1, 2)),
         "num_labels": st.sampled_from((2, 4)),
+        "layer_norm_eps": st.sampled_from((1e-12, 1e-2)),
+        "tie_word_embeddings": st.booleans(),
     }
 )
 
 
 @lean
-@given(st.sampled_from(("Roberta", "XLMRoberta")), st.sampled_from(sorted(HEADS)), options)
+@given(
+    st.sampled_from(("Roberta", "XLMRoberta", "Camembert")), st.sampled_from(sorted(HEADS)), options
+)
 def test_roberta_equals_transformers(stem, end, more):
     head, field = HEADS[end]
     ids, mask = padded_rows(40, 15, 1)
@@ -52,8 +57,9 @@ def test_roberta_equals_transformers(stem, end, more):
     st.sampled_from(("Model", "ForMaskedLM", "ForSequenceClassification")),
     st.sampled_from(("gelu", "relu")),
     st.booleans(),
+    st.booleans(),
 )
-def test_distilbert_equals_transformers(end, activation, sinusoidal):
+def test_distilbert_equals_transformers(end, activation, sinusoidal, tied):
     ids, mask = padded_rows(40, 15, 0)
     config = transformers.DistilBertConfig(
         vocab_size=40,
@@ -64,6 +70,7 @@ def test_distilbert_equals_transformers(end, activation, sinusoidal):
         max_position_embeddings=20,
         activation=activation,
         sinusoidal_pos_embds=sinusoidal,
+        tie_word_embeddings=tied,
     )
     with twins("DistilBert" + end, config) as pair:
         out = pair.theirs(input_ids=ids, attention_mask=mask)

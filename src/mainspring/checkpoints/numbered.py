@@ -11,12 +11,12 @@ from mainspring.checkpoints.config import read_json
 from mainspring.checkpoints.sentencepiece import build_tokenizer, read_model
 from mainspring.checkpoints.tokenizer import (
     CONFIG,
-    NUMBERS,
     SIDES,
     SPECIAL_MAP,
     Tokenizer,
     special_tokens,
 )
+from mainspring.checkpoints.vocabulary_files import NUMBERS
 from mainspring.errors import BadWeights, Mismatch, Missing
 
 if TYPE_CHECKING:

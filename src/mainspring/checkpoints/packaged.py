@@ -4,13 +4,16 @@ Nobody needs an account or a hub for these: `mainspring get NAME` takes the file
 (`checkpoints/fetching.py`) and puts them into the cache folder, where `locate` finds them by name.
 """
 
+import hashlib
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mainspring.errors import Missing
+from mainspring.errors import BadWeights, NotFetched
 
 CACHE_VARIABLE = "MAINSPRING_CACHE"
 
@@ -143,12 +146,48 @@ def is_here(item: Packaged) -> bool:
     )
 
 
+def wrong_files(item: Packaged, folder: Path) -> Iterator[tuple[str, str]]:
+    """(name, SHA-256) of each file in `folder` that is not the one published."""
+    for name, part in item.files.items():
+        with (folder / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != part.sha256:
+            yield name, found
+
+
+def check_once(item: Packaged) -> None:
+    """BadWeights where a file in the cache is damaged.
+
+    To read all of a model takes a moment: a stamp beside it remembers what was read and found
+    whole, and files of the same sizes and times are not read again. Where no stamp can be written
+    nothing is read, or every run would be slowed; what `mainspring get` puts there was whole.
+    """
+    folder = folder_of(item)
+    stamp = folder.with_name(f".{item.name}.verified.json")
+    stats = {name: (folder / name).stat() for name in item.files}
+    now = {
+        name: [part.sha256, stats[name].st_size, stats[name].st_mtime_ns]
+        for name, part in item.files.items()
+    }
+    with suppress(OSError, ValueError):
+        if json.loads(stamp.read_bytes()) == now:
+            return
+    if not os.access(folder.parent, os.W_OK):
+        return
+    for name, found in wrong_files(item, folder):
+        raise BadWeights(
+            f"{folder / name}: damaged: its SHA-256 is {found} and should be "
+            f"{item.files[name].sha256}. Fetch it again:\n  mainspring get {item.name}"
+        )
+    with suppress(OSError):  # then the next run reads the files once more
+        stamp.write_text(json.dumps(now), encoding="utf-8")
+
+
 def located(name: str) -> Path:
-    """The folder of a model of the table. Missing, with the command that fetches it."""
+    """The folder of a model of the table. NotFetched or BadWeights, with the command that fetches
+    it."""
     item = TABLE[name]
     if not is_here(item):
-        raise Missing(
-            f"`{name}` ({item.title}) is not on this machine yet; fetch it once, "
-            f"{item.size / 1e6:.0f} MB, {item.license}:\n  mainspring get {name}"
-        )
+        raise NotFetched(name, item.title, f"{item.size / 1e6:.0f} MB, {item.license}")
+    check_once(item)
     return folder_of(item)

@@ -16,7 +16,8 @@ from pathlib import Path
 from mainspring.checkpoints.config import CONFIG, GENERATION_CONFIG
 from mainspring.checkpoints.sentence import MODULES
 from mainspring.checkpoints.tokenizer import FILES as TOKENIZER_FILES
-from mainspring.checkpoints.tokenizer import NUMBERS, SIDES
+from mainspring.checkpoints.tokenizer import SIDES
+from mainspring.checkpoints.vocabulary_files import VOCABULARIES
 from mainspring.errors import BadWeights
 
 DRAFT, READY, MANIFEST = ".draft", ".ready", ".manifest.json"
@@ -29,7 +30,7 @@ CARRIED = (
 )
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 KNOWN = (
-    *(CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, NUMBERS, *SIDES),
+    *(CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, *VOCABULARIES, *SIDES),
     *(*CARRIED, *ADAPTER),
 )
 

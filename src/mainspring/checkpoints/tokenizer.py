@@ -1,8 +1,8 @@
 """Text to ids and back, with the special tokens that a checkpoint asks for.
 
-Opened from `tokenizer.json`, or from a SentencePiece file, beside `tokenizer_config.json` and
-`special_tokens_map.json` in the layouts of transformers v4 and v5. Every file that was read is
-written again as it was.
+Opened from `tokenizer.json`, from a SentencePiece file, or from plain vocabulary files, beside
+`tokenizer_config.json` and `special_tokens_map.json` in the layouts of transformers v4 and v5.
+Every file that was read is written again as it was.
 """
 
 import json
@@ -24,6 +24,14 @@ from mainspring.checkpoints.piece_layouts import (
 )
 from mainspring.checkpoints.sentencepiece import build_tokenizer, read_model
 from mainspring.checkpoints.tokenizer_training import train_byte_bpe, train_unigram
+from mainspring.checkpoints.vocabulary_files import (
+    BARE_BPE,
+    NUMBERS,
+    PARTS,
+    PIECES,
+    open_vocabulary,
+    vocabulary_files,
+)
 from mainspring.errors import BadOption, BadWeights, Mismatch
 from mainspring.families import TEXT_TO_TEXT, TokenLayout
 
@@ -35,9 +43,10 @@ SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
 CHAT = "chat_template.jinja"
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 FILES = (TOKENIZER, CONFIG, SPECIAL_MAP, ADDED, CHAT, *SENTENCEPIECE)
-# Where SentencePiece only cuts, a file that numbers the pieces, and a model for each side.
-NUMBERS, SIDES = "vocab.json", ("source.spm", "target.spm")
+# Where SentencePiece only cuts and NUMBERS numbers the pieces: a model for each side.
+SIDES = ("source.spm", "target.spm")
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
+SPECIAL_PARTS = ("pad", "eos", "bos", "unk", "cls", "sep", "mask")
 T5_CLASSES = ("T5Tokenizer", "MT5Tokenizer")
 
 
@@ -173,6 +182,10 @@ class Tokenizer:
         named = {f"{part}_token": token for part, token in self.special.items()}
         return render(self.chat_template, messages, named, answer)
 
+    def with_chat_template(self, template: str) -> "Tokenizer":
+        """The tokenizer with a Jinja template that lays out conversations."""
+        return Tokenizer(self.backend, self.special, {**self.files, CHAT: template.encode()})
+
     # -- files ---------------------------------------------------------------------------------
 
     @classmethod
@@ -186,31 +199,39 @@ class Tokenizer:
 
             return open_numbered(folder)
         spm = next((files[name] for name in SENTENCEPIECE if name in files), None)
-        if TOKENIZER not in files and spm is None:
+        plain = {} if TOKENIZER in files or spm is not None else vocabulary_files(folder)
+        files |= plain
+        if TOKENIZER not in files and spm is None and not plain:
             return None
         config = read_json(files[CONFIG]) if CONFIG in files else {}
         refuse_remote_code(config, folder / CONFIG)
         named = read_json(files[SPECIAL_MAP]) if SPECIAL_MAP in files else {}
-        kind = _class_of(config, folder)
-        is_t5 = kind in T5_CLASSES
+        kind = _class_of(config, folder, plain)
+        usual = PARTS[kind] if kind in PARTS else usual_parts(kind)
+        # Of two files that name a token the config is the newer one if it lists all of them.
+        both = (named, config) if "added_tokens_decoder" in config else (config, named)
+        named = {**usual, **both[0], **both[1]}
         if TOKENIZER in files:
             backend = _open_json(files[TOKENIZER])
-        else:
-            assert spm is not None
+        elif spm is not None:
             backend = _open_sentencepiece(spm, config, kind)
             if kind in PLAIN:
                 config = {"add_bos_token": True, **config}
-        config = {**usual_parts(kind), **config}
-        _add_tokens(backend, config, files.get(ADDED), folder)
-        special = special_tokens(backend, {**named, **config})
+        else:
+            backend = open_vocabulary(plain, folder, kind, named)
+        _add_tokens(backend, named, files.get(ADDED), folder)
+        special = special_tokens(backend, named)
         # Whisper's tokenizer.json says itself what stands around a text, whatever these keys say.
         framed = (
-            is_t5
+            kind in T5_CLASSES
             or kind in LAYOUTS
+            or (kind in PARTS and kind not in BARE_BPE)
             or str(config.get("tokenizer_class")).startswith("WhisperTokenizer")
         )
         if not framed and ("add_bos_token" in config or "add_eos_token" in config):
-            begins, ends = bool(config.get("add_bos_token")), bool(config.get("add_eos_token"))
+            begins, ends = (
+                bool(config.get(f"add_{part}_token")) and part in special for part in ("bos", "eos")
+            )
             add_around(backend, special, begins, ends)
         return cls(backend, special, {name: file.read_bytes() for name, file in files.items()})
 
@@ -261,15 +282,20 @@ def _open_json(file: Path) -> "tokenizers.Tokenizer":
         raise BadWeights(f"{file}: not a tokenizer ({error}); copy or download it again") from None
 
 
-def _class_of(config: Mapping[str, Any], folder: Path) -> str:
+def _class_of(config: Mapping[str, Any], folder: Path, plain: Mapping[str, Path]) -> str:
     """The tokenizer's class without its `Fast`; where none is named the one that goes with the
-    model, and T5's where the folder holds no model either."""
+    model. Where the folder holds no model either it is T5's; of `plain` vocabulary files BERT's,
+    or "": those of byte-level BPE may be several classes'."""
     named = config.get("tokenizer_class")
     if named:
         return str(named).removesuffix("Fast")
     about = folder / "config.json"
     model_type = read_json(about).get("model_type") if about.is_file() else None
-    return T5_CLASSES[0] if model_type is None else BY_MODEL_TYPE.get(model_type, model_type)
+    if model_type is not None:
+        return BY_MODEL_TYPE.get(model_type, model_type)
+    if plain:
+        return "BertTokenizer" if PIECES in plain else ""
+    return T5_CLASSES[0]
 
 
 def _open_sentencepiece(file: Path, config: Mapping[str, Any], kind: str) -> "tokenizers.Tokenizer":
@@ -302,32 +328,51 @@ def sentinels(count: int = 100) -> tuple[str, ...]:
 
 
 def _add_tokens(
-    backend: "tokenizers.Tokenizer", config: Mapping[str, Any], added: Path | None, folder: Path
+    backend: "tokenizers.Tokenizer", named: Mapping[str, Any], added: Path | None, folder: Path
 ) -> None:
-    """Adds the tokens that only the side files name, at the ids they name."""
-    from tokenizers import AddedToken
-
-    wanted: dict[int, tuple[str, bool]] = {}
+    """Adds the tokens that only the side files name, at the ids they name, and finds those that
+    play a part (`named`) whole in texts."""
+    parts = [named.get(f"{part}_token") for part in SPECIAL_PARTS]
+    for listed in ("additional_special_tokens", "extra_special_tokens"):  # of v4, of v5
+        more = named.get(listed) or []
+        parts += more.values() if isinstance(more, dict) else more
+    special = {_text(entry) for entry in parts}
+    wanted: dict[int, Any] = {}
     if added is not None:
-        wanted |= {int(i): (token, False) for token, i in read_json(added).items()}
-    for i, entry in config.get("added_tokens_decoder", {}).items():
-        is_special = isinstance(entry, dict) and bool(entry.get("special"))
-        wanted[int(i)] = (_text(entry), is_special)
-    for i, (token, is_special) in sorted(wanted.items()):
-        if backend.token_to_id(token) is None:
-            backend.add_tokens([AddedToken(token, normalized=False, special=is_special)])
+        wanted |= {int(i): token for token, i in read_json(added).items()}
+    wanted |= {int(i): entry for i, entry in named.get("added_tokens_decoder", {}).items()}
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for i, entry in sorted(wanted.items()):
+        token = _text(entry)
+        if token not in known:
+            backend.add_tokens([_added(entry, token in special)])
+            known.add(token)
         if backend.token_to_id(token) != i:
             raise BadWeights(
                 f"{folder}: the tokenizer's files do not agree: token {token!r} is said to have "
                 f"id {i}, and has id {backend.token_to_id(token)}; copy them again from one place"
             )
+    for entry in parts:
+        token = _text(entry)
+        if token is not None and token not in known and backend.token_to_id(token) is not None:
+            backend.add_tokens([_added(entry, True)])
+
+
+def _added(entry: Any, special: bool) -> "tokenizers.AddedToken":
+    """A token of the side files with what they say of it: `special`, `lstrip` and so on."""
+    from tokenizers import AddedToken
+
+    stated = entry if isinstance(entry, dict) else {}
+    flags = ("lstrip", "rstrip", "single_word", "normalized")
+    flags_of = {flag: bool(stated[flag]) for flag in flags if flag in stated}
+    return AddedToken(_text(entry), special=special or bool(stated.get("special")), **flags_of)
 
 
 def special_tokens(backend: "tokenizers.Tokenizer", named: Mapping[str, Any]) -> dict[str, str]:
     """The token of each part, as the side files name it, or by its usual name."""
     special = {}
     usual = {"pad": PAD, "eos": EOS, "bos": "<s>", "unk": UNK}
-    for part in (*usual, "cls", "sep", "mask"):
+    for part in SPECIAL_PARTS:
         token = _text(named.get(f"{part}_token", usual.get(part)))
         if token is not None and backend.token_to_id(token) is not None:
             special[part] = token
@@ -366,15 +411,20 @@ def train_tokenizer(
     0, `</s>` 1, `<unk>` 2, and the sentinels as the last 100.
 
     "unigram" (Kudo, 2018) normalises text by NFC and keeps line breaks and repeated spaces;
-    characters too rare to get a place become the unknown token. "byte-bpe" (Radford et al., 2019)
-    gives every text back byte for byte. `texts` are read once. Where they are too few for so many
-    ids the tokenizer has fewer, and a warning says so.
+    characters too rare to get a place are spelt by their bytes, or in vocabularies under 2,000
+    become the unknown token. "byte-bpe" (Radford et al., 2019) gives every text back byte for byte.
+    `texts` are read once. Where they are too few for so many ids the tokenizer has fewer, and a
+    warning says so.
     """
-    train = {"unigram": train_unigram, "byte-bpe": train_byte_bpe}
-    if kind not in train:
-        raise BadOption.unknown("tokenizer", kind, train)
+    kinds = ("unigram", "byte-bpe")
+    if kind not in kinds:
+        raise BadOption.unknown("tokenizer", kind, kinds)
     extra = sentinels(layout.sentinels)
-    backend = train[kind](texts, vocabulary - len(extra), layout.special)
+    room = vocabulary - len(extra)
+    if kind == "unigram":
+        backend = train_unigram(texts, room, layout.special, layout.ideographs_apart)
+    else:
+        backend = train_byte_bpe(texts, room, layout.special)
     backend.add_special_tokens([*layout.special.values(), *extra])
     tokenizer = Tokenizer(backend, layout.special)
     _frame(backend, layout)

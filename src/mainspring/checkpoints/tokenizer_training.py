@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.checkpoints.sentencepiece import SPACE, parse_model
 from mainspring.errors import BadData, BadOption
+from mainspring.text import IDEOGRAPH
 
 if TYPE_CHECKING:
     import tokenizers
@@ -19,12 +20,20 @@ if TYPE_CHECKING:
 LONGEST_LINE, MOST_LINES = 1000, 2_000_000
 # The parts that SentencePiece knows; the other special tokens come right after these.
 NAMED = ("unk", "bos", "eos", "pad")
+# A vocabulary of fewer pieces does without the 256 bytes, which would take too much of it.
+WITH_BYTES = 2000
+LIKE_A_BYTE = "<(?=0x[0-9A-F]{2}>)"  # what a byte is written as; in a text it is six characters
+APART = "\x1f"  # stands between what no piece may join, in what the trainer reads alone
 
 
 def train_unigram(
-    texts: Iterable[str], room: int, special: Mapping[str, str]
+    texts: Iterable[str], room: int, special: Mapping[str, str], ideographs_apart: bool = False
 ) -> "tokenizers.Tokenizer":
-    """`room` pieces at most, the first of them `special` (texts by part, "unk" among them)."""
+    """`room` pieces at most, the first of them `special` (texts by part, "unk" among them).
+
+    From `WITH_BYTES` pieces on the 256 bytes are among them, by which characters without a piece
+    are spelt; `ideographs_apart` makes no piece of two Chinese characters.
+    """
     import sentencepiece
     import tokenizers
     from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
@@ -38,6 +47,10 @@ def train_unigram(
     # The trainer turns an error in its input into one of its own that says less.
     failures: list[BaseException] = []
     lines = _guarded(_lines(normalizers.NFC(), texts), failures)
+    if ideographs_apart:
+        settings["pretokenization_delimiter"] = APART
+        lines = (IDEOGRAPH.sub(f"{APART}\\g<0>{APART}", line) for line in lines)
+    by_bytes = room >= WITH_BYTES
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=lines,
@@ -53,6 +66,7 @@ def train_unigram(
             max_sentence_length=4 * LONGEST_LINE,
             control_symbols=[text for part, text in special.items() if part not in NAMED],
             **settings,
+            byte_fallback=by_bytes,
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -64,7 +78,7 @@ def train_unigram(
         ) from None
     pieces = parse_model(written.getvalue()).pieces
     scored = [(text, score) for text, score, _ in pieces]
-    backend = tokenizers.Tokenizer(models.Unigram(scored, unk_id=named["unk"]))
+    backend = tokenizers.Tokenizer(models.Unigram(scored, named["unk"], by_bytes))
     # NFC, where T5's own files have NFKC: that would write Chinese text with Latin punctuation.
     # Every line, not only the first, begins with the mark of a word's beginning; taking one mark
     # off each line when decoding gives every line break and space back.
@@ -75,14 +89,17 @@ def train_unigram(
             normalizers.Replace(Regex(r"^(?=[^\n])"), SPACE),
         ]
     )
+    apart = [LIKE_A_BYTE] * by_bytes + [IDEOGRAPH.pattern] * ideographs_apart
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split("\n", "isolated"),
             pre_tokenizers.Metaspace(SPACE, "never"),
+            *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in apart),
         ]
     )
     backend.decoder = decoders.Sequence(
         [
+            *([decoders.ByteFallback()] if by_bytes else []),
             decoders.Fuse(),
             decoders.Replace(f"\n{SPACE}", "\n"),
             decoders.Replace(SPACE, " "),

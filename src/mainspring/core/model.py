@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mainspring import spec
 from mainspring.core.cache import Cache
 from mainspring.core.heads import build_head
+from mainspring.core.positions import check_length
 from mainspring.core.stack import Stack
 
 
@@ -62,13 +63,16 @@ class Transformer(nn.Module):
         segments: tuple[Tensor, Tensor] | None = None,
         types_BT: Tensor | None = None,
     ) -> Tensor:
-        """The encoder's hidden states BSD. `keep_BS` is False at padding.
+        """The encoder's hidden states BSD. `keep_BS` is False at padding. Mismatch where a text is
+        longer than the model has positions.
 
         `inputs` are token ids BS, pixels (batch, channels, height, width) or log-mel frames
         (batch, bins, frames), as the encoder's embedding has it.
         """
-        assert self.encoder is not None
+        assert self.encoder is not None and self.spec.encoder is not None
         table = self.table(self.spec.encoder)
+        if table is not None:
+            check_length(self.spec.encoder.positions, 0, inputs.shape[1], keep_BS, at_BT)
         return self.encoder(
             inputs, table, keep_BS, at_BT=at_BT, segments=segments, types_BT=types_BT
         )
@@ -84,8 +88,11 @@ class Transformer(nn.Module):
         segments: tuple[Tensor, Tensor] | None = None,
         memory_segments: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The decoder's hidden states BTD. With a `cache`, `ids_BT` are only the new tokens."""
-        assert self.decoder is not None
+        """The decoder's hidden states BTD. With a `cache`, `ids_BT` are only the new tokens.
+        Mismatch where a text is longer than the model has positions."""
+        assert self.decoder is not None and self.spec.decoder is not None
+        start = 0 if cache is None else cache.length
+        check_length(self.spec.decoder.positions, start, ids_BT.shape[1], keep_BS, at_BT)
         return self.decoder(
             ids_BT,
             self.table(self.spec.decoder),

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mainspring import spec
+from mainspring.errors import Mismatch
 
 
 def count_all(at_T: Tensor, keep_BS: Tensor | None) -> Tensor:
@@ -26,6 +27,38 @@ def count_kept(at_T: Tensor, keep_BS: Tensor | None) -> Tensor:
     if keep_BS is None:
         return at_T
     return (keep_BS.long().cumsum(1) - 1).clamp(min=0)[:, -len(at_T) :]
+
+
+def check_length(
+    positions: spec.StackPositions | None,
+    start: int,
+    new: int,
+    keep_BS: Tensor | None,
+    at_BT: Tensor | None,
+) -> None:
+    """Mismatch where `new` tokens after `start` others reach beyond the positions of the model.
+
+    Positions are looked at only where so many tokens could: as a rule nothing is computed.
+    """
+    match positions:
+        case spec.Learned(length=length, skips_padding=skips):
+            pass
+        case spec.Sinusoidal(length=length, skips_padding=skips, extends=False):
+            pass
+        case _:
+            return
+    end = start + new
+    if end <= length:
+        return
+    if at_BT is not None:
+        end = int(at_BT.max()) + 1
+    elif skips and keep_BS is not None:
+        end = int(keep_BS.sum(1).max())
+    if end > length:
+        raise Mismatch(
+            f"a text of {end} tokens, and the model has {length} positions; cut it, or write less "
+            "(`max_new_tokens`)"
+        )
 
 
 class LearnedPositions(nn.Module):

@@ -22,13 +22,15 @@ class TokenLayout:
     `special` are their texts by the parts they play ("pad", "eos", "bos", "unk", "cls", "sep",
     "mask"), in the order of their ids from 0. `before` and `after` are the parts put around each
     text, `after` also behind the second text of a pair. `sentinels` counts T5's `<extra_id_…>`,
-    which are the last ids.
+    which are the last ids. With `ideographs_apart` each Chinese character is a token, as in
+    BERT's vocabularies: whoever marks words in a text finds their edges between tokens.
     """
 
     special: Mapping[str, str]
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     sentinels: int = 0
+    ideographs_apart: bool = False
 
 
 TEXT_TO_TEXT = TokenLayout(

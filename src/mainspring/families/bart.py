@@ -132,7 +132,7 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
             positions = spec.Sinusoidal(length)
         case "counted":
             first = c["pad_token_id"] + 1
-            positions = spec.Sinusoidal(length, skips_padding=True, first=first, closed=True)
+            positions = spec.Sinusoidal(length, True, first, closed=True, extends=True)
 
     def stack(side: str, embedding: spec.TokenEmbedding, mask: spec.Mask) -> spec.Stack:
         heads = c[f"{side}_attention_heads"]

@@ -8,7 +8,13 @@ from collections.abc import Collection, Iterator
 
 from mainspring import spec
 from mainspring.families import Config, Family, TokenLayout
-from mainspring.families.heads import Stored, find_heads, saved_config
+from mainspring.families.heads import (
+    Stored,
+    find_heads,
+    masked_pairs,
+    masked_tie,
+    saved_config,
+)
 from mainspring.families.keys import Keys, activation, check_divides, labels, words
 from mainspring.families.layout import layer_pairs, module, norm
 from mainspring.weights.maps import SAME, Ignored, Operation, Pair, same
@@ -25,6 +31,7 @@ DEFAULTS: Config = {
     "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
     "classifier_dropout": None,
+    "tie_word_embeddings": True,
 }
 KEYS = Keys(
     defaults={"bert": {"vocab_size": 30522, **DEFAULTS}},
@@ -46,6 +53,7 @@ HEADS = {
     ),
     "pooled": Stored("bert.pooler.dense.weight", ("Model",)),
 }
+MASKED_MATRIX = "cls.predictions.decoder"
 POOLING = ("classes", "next_sentence", "pooled")
 OUTPUTS = {
     "classes": "classifier",
@@ -83,17 +91,18 @@ def reading_head(name: str, config: Config, c: Config) -> spec.Head:
             return spec.EmbeddingHead(hidden="tanh")
 
 
-def masked_head(c: Config, hidden: spec.Activation) -> spec.VocabularyHead:
+def masked_head(c: Config, hidden: spec.Activation, tied: bool) -> spec.VocabularyHead:
     """The head that tells masked tokens."""
     norm = spec.LayerNorm(c["layer_norm_eps"])
-    return spec.VocabularyHead(c["vocab_size"], bias=True, hidden=hidden, hidden_norm=norm)
+    return spec.VocabularyHead(c["vocab_size"], tied, bias=True, hidden=hidden, hidden_norm=norm)
 
 
-def head(name: str, config: Config) -> spec.Head:
-    """A head as BERT has it."""
+def head(name: str, config: Config, names: Collection[str] = ()) -> spec.Head:
+    """A head as BERT has it, or as the tensors `names` say."""
     c = KEYS.read(config)
     if name == "vocabulary":
-        return masked_head(c, activation(c, "hidden_act"))
+        tied = masked_tie(c, names, f"{MASKED_MATRIX}.weight")
+        return masked_head(c, activation(c, "hidden_act"), tied)
     return reading_head(name, config, c)
 
 
@@ -130,7 +139,7 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
     found = find_heads(config, names, HEADS)
     # One pooler, owned by the first head that reads it.
     spare = [name for name in POOLING if name in found][1:]
-    heads = tuple((name, head(name, config)) for name in found if name not in spare)
+    heads = tuple((name, head(name, config, names)) for name in found if name not in spare)
     return spec.Model(stack(c, spec.Learned(c["max_position_embeddings"])), heads=heads)
 
 
@@ -161,7 +170,7 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
             transform = "cls.predictions.transform"
             yield from module(f"{ours}.hidden.project", f"{transform}.dense", bias=True)
             yield from module(f"{ours}.norm", f"{transform}.LayerNorm", bias=True)
-            yield same(f"{ours}.bias", "cls.predictions.bias")
+            yield from masked_pairs(kind, MASKED_MATRIX, "cls.predictions.bias")
 
 
 def _size(depth: int, width: int) -> Config:
@@ -218,6 +227,7 @@ FAMILY = Family(
         {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
         before=("cls",),
         after=("sep",),
+        ideographs_apart=True,
     ),
     examples=tuple(
         {**EXAMPLE, **more}

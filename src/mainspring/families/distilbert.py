@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from mainspring import spec
 from mainspring.families import Config, Family
-from mainspring.families.heads import Stored, find_heads, saved_config
+from mainspring.families.heads import Stored, find_heads, masked_tie, saved_config
 from mainspring.families.keys import Keys, activation, check_divides, labels, words
 from mainspring.families.layout import layer_pairs, module, norm
 from mainspring.weights.maps import Ignored, Pair, same
@@ -23,6 +23,7 @@ KEYS = Keys(
             "activation": "gelu",
             "qa_dropout": 0.1,
             "seq_classif_dropout": 0.2,
+            "tie_word_embeddings": True,
         }
     },
     # Sinusoidal position vectors are stored like learned ones.
@@ -58,13 +59,17 @@ LAYER = {
 }
 
 
-def head(name: str, config: Config) -> spec.Head:
-    """A head as DistilBERT has it."""
+def head(name: str, config: Config, names: Collection[str] = ()) -> spec.Head:
+    """A head as DistilBERT has it, or as the tensors `names` say."""
     c = KEYS.read(config)
     match name:
         case "vocabulary":
             return spec.VocabularyHead(
-                c["vocab_size"], bias=True, hidden=activation(c, "activation"), hidden_norm=NORM
+                c["vocab_size"],
+                masked_tie(c, names, "vocab_projector.weight"),
+                bias=True,
+                hidden=activation(c, "activation"),
+                hidden_norm=NORM,
             )
         case "classes":
             dropout = c["seq_classif_dropout"]
@@ -95,7 +100,7 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
         embedding_norm=NORM,
     )
     found = find_heads(config, names, HEADS)
-    return spec.Model(encoder, heads=tuple((name, head(name, config)) for name in found))
+    return spec.Model(encoder, heads=tuple((name, head(name, config, names)) for name in found))
 
 
 def pairs(model: spec.Model) -> Iterator[Pair]:
@@ -113,6 +118,8 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
             yield from module(f"heads.{name}.{ours}", theirs, bias=True)
     if model.vocabulary_head is not None:
         yield same("heads.vocabulary.bias", "vocab_projector.bias")
+        if not model.vocabulary_head.tied:
+            yield same("heads.vocabulary.out.weight", "vocab_projector.weight")
 
 
 EXAMPLE: Config = {

@@ -36,6 +36,7 @@ KEYS = Keys(
             "layer_norm_epsilon": 1e-5,
             "scale_attn_weights": True,
             "scale_attn_by_inverse_layer_idx": False,
+            "tie_word_embeddings": True,
         }
     },
     # `reorder_and_upcast_attn` changes the order of the arithmetic, not its meaning; the summary
@@ -54,11 +55,15 @@ PROJECTIONS = {
 }
 
 
+def vocabulary(c: Config) -> spec.VocabularyHead:
+    return spec.VocabularyHead(c["vocab_size"], tied=c["tie_word_embeddings"])
+
+
 def head(name: str, config: Config) -> spec.Head:
     """A head as GPT-2 has it."""
     if name == "classes":
         return causal_classes(config)
-    return spec.VocabularyHead(KEYS.read(config)["vocab_size"])
+    return vocabulary(KEYS.read(config))
 
 
 def model_spec(config: Config, names: Collection[str]) -> spec.Model:
@@ -90,8 +95,7 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
         spec.LayerNorm(c["layer_norm_epsilon"]),
         dropout=c["embd_pdrop"],
     )
-    vocabulary = spec.VocabularyHead(c["vocab_size"])
-    return spec.Model(decoder=decoder, heads=causal_heads(config, names, vocabulary))
+    return spec.Model(decoder=decoder, heads=causal_heads(config, names, vocabulary(c)))
 
 
 def pairs(model: spec.Model) -> Iterator[Pair]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from mainspring import spec
 from mainspring.families import Config
 from mainspring.families.keys import labels
-from mainspring.weights.maps import Pair, same
+from mainspring.weights.maps import Pair, Repeated, same
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,23 @@ class Stored:
 def _claims(config: Config, stored: Stored) -> bool:
     architecture = (config.get("architectures") or ("",))[0]
     return bool(architecture.endswith(stored.classes))
+
+
+def masked_tie(c: Config, names: Collection[str], matrix: str) -> bool:
+    """Whether the head that tells masked tokens borrows the token table: its `matrix` is not
+    stored, and the config does not say that there is one."""
+    return bool(c["tie_word_embeddings"]) and matrix not in names
+
+
+def masked_pairs(kind: spec.VocabularyHead, matrix: str, bias: str) -> Iterator[Pair]:
+    """Pairs of the logits of a head that tells masked tokens. Where its matrix is its own, so is
+    the bias beside it; the one that goes with a tied matrix is stored all the same, and unread."""
+    ours = "heads.vocabulary"
+    if kind.tied:
+        yield same(f"{ours}.bias", bias)
+    else:
+        yield same(f"{ours}.out.weight", f"{matrix}.weight")
+        yield Pair((f"{ours}.bias",), (f"{matrix}.bias", bias), Repeated())
 
 
 def find_heads(config: Config, names: Collection[str], table: Mapping[str, Stored]) -> list[str]:
@@ -52,10 +69,16 @@ def causal_heads(
     config: Config, names: Collection[str], vocabulary: spec.VocabularyHead
 ) -> tuple[tuple[str, spec.Head], ...]:
     """The one head of a decoder: classes, read at the last token, where the checkpoint has them,
-    else the `vocabulary`, which a file need not mention: a tied one has no tensor of its own."""
+    else the `vocabulary`, which a file need not mention: a tied one has no tensor of its own. None
+    where it would have one, and the checkpoint is of a class that saves the layers alone."""
     if "classes" in find_heads(config, names, CAUSAL):
         return (("classes", causal_classes(config)),)
-    tied = vocabulary.tied and CAUSAL["vocabulary"].marker not in names
+    stored = CAUSAL["vocabulary"]
+    owned = stored.marker in names
+    bare = config.get("architectures") and not _claims(config, stored)
+    if names and bare and not (owned or vocabulary.tied):
+        return ()
+    tied = vocabulary.tied and not owned
     return (("vocabulary", replace(vocabulary, tied=tied)),)
 
 

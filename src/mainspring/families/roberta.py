@@ -9,10 +9,16 @@ from collections.abc import Collection, Iterator
 from mainspring import spec
 from mainspring.families import Config, Family
 from mainspring.families.bert import DEFAULTS, masked_head, reading_head, stack, stack_pairs
-from mainspring.families.heads import Stored, find_heads, saved_config
+from mainspring.families.heads import (
+    Stored,
+    find_heads,
+    masked_pairs,
+    masked_tie,
+    saved_config,
+)
 from mainspring.families.keys import Keys
 from mainspring.families.layout import module
-from mainspring.weights.maps import Ignored, Pair, SkippedRows, same
+from mainspring.weights.maps import Ignored, Pair, SkippedRows
 
 PAD, PADDING_ROWS = 1, 2
 
@@ -34,6 +40,7 @@ HEADS = {
     "span": Stored("qa_outputs.weight", ("ForQuestionAnswering",)),
     "pooled": Stored("roberta.pooler.dense.weight", ("Model",)),
 }
+MASKED_MATRIX = "lm_head.decoder"
 # Our modules of each head, and theirs.
 MODULES = {
     "vocabulary": {"hidden.project": "lm_head.dense", "norm": "lm_head.layer_norm"},
@@ -44,10 +51,12 @@ MODULES = {
 }
 
 
-def head(name: str, config: Config) -> spec.Head:
-    """A head as RoBERTa has it."""
+def head(name: str, config: Config, names: Collection[str] = ()) -> spec.Head:
+    """A head as RoBERTa has it, or as the tensors `names` say."""
     c = KEYS.read(config)
-    return masked_head(c, "gelu") if name == "vocabulary" else reading_head(name, config, c)
+    if name == "vocabulary":
+        return masked_head(c, "gelu", masked_tie(c, names, f"{MASKED_MATRIX}.weight"))
+    return reading_head(name, config, c)
 
 
 def model_spec(config: Config, names: Collection[str]) -> spec.Model:
@@ -56,7 +65,7 @@ def model_spec(config: Config, names: Collection[str]) -> spec.Model:
     rows = c["max_position_embeddings"] - PADDING_ROWS
     encoder = stack(c, spec.Learned(rows, skips_padding=True))
     found = find_heads(config, names, HEADS)
-    return spec.Model(encoder, heads=tuple((name, head(name, config)) for name in found))
+    return spec.Model(encoder, heads=tuple((name, head(name, config, names)) for name in found))
 
 
 def pairs(model: spec.Model) -> Iterator[Pair]:
@@ -66,7 +75,7 @@ def pairs(model: spec.Model) -> Iterator[Pair]:
         for ours, theirs in MODULES.get(name, {}).items():
             yield from module(f"heads.{name}.{ours}", theirs, bias=True)
     if model.vocabulary_head is not None:
-        yield same("heads.vocabulary.bias", "lm_head.bias")
+        yield from masked_pairs(model.vocabulary_head, MASKED_MATRIX, "lm_head.bias")
 
 
 EXAMPLE: Config = {

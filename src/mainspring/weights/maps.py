@@ -135,6 +135,18 @@ class Shifted:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """One of ours stored under several names, of which the first is read."""
+
+    def take(self, *theirs: "Tensor") -> "tuple[Tensor, ...]":
+        return theirs[:1]
+
+    def give(self, *ours: "Tensor") -> "tuple[Tensor, ...]":
+        (tensor,) = ours
+        return tensor, tensor.clone()
+
+
+@dataclass(frozen=True)
 class Pair:
     """Some of our tensors and the checkpoint's tensors that hold the same numbers."""
 
