@@ -157,16 +157,17 @@ def _paragraph(text: str, answer: str) -> dict[str, Any]:
 
 
 def test_questions_to_a_graph_are_counted(tmp_path: Path) -> None:
-    """ "born" is a word of the question; without that fact there is no answer."""
-    paths = {"born": "/people/person/born", "died": "/people/person/died"}
+    """Each relation is a word of its question; without those facts there is no answer."""
+    asked = {"was ann lee born": "Warsaw", "did ann lee die": "Paris"}
+    paths = ("/people/person/born", "/people/person/died")
     rows = [
         {
-            "question": f"where was ann lee {name}?",
+            "question": f"where {words}?",
             "entities": [{"concept": "Ann Lee", "mid": "m"}],
             "relation_paths": [[[path], 1.0]],
             "answers": [place],
         }
-        for (name, path), place in zip(paths.items(), ("Warsaw", "Paris"), strict=True)
+        for path, (words, place) in zip(paths, asked.items(), strict=True)
     ]
     for split in graph_questions.SPLITS:
         nano.write_jsonl(rows, tmp_path / f"{split}.jsonl")

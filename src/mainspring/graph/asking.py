@@ -1,53 +1,52 @@
 """Questions in words, answered from facts: no text is written, every answer is a path.
 
     Where was the wife of Pierre Curie born?
+      what is asked     a thing (not a count, a yes, a date), and where it is
       who is meant      Pierre Curie, by the names the graph knows
-      what is asked     the words that are left: where, wife, born
       which path        Pierre Curie ─wife→ Marie Curie ─born in→ Warsaw
 
-Each path of one or two steps from a thing in the question is compared with the words that are left:
-the words they share (their F-measure) and, with an encoder, the cosine of both, added. The answers
-are all ends of the best path. Below `LEAST` there is none, below `SURE` they are a guess.
+A path of one or two steps from a named thing fits by the words that the question shares with the
+names of its relations (their F-measure), by words of the same frame ("child" is the other end of
+"parent"), and, with an encoder, by the cosine of both, added. A word that stands at the wrong end
+rules the path out. The answers are all ends of the best path. They are sure where every word of the
+question is accounted for at the right end; what scores below `LEAST` is no answer. The graph holds
+only what was read: that something is not so, or is the most of all, is not answered.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import combinations, islice
 
 from mainspring.graph import facts
+from mainspring.graph import lexicon as lex
 from mainspring.graph.facts import Edge, Evidence
 from mainspring.graph.linking import Encode, Vectors
+from mainspring.graph.questions import (
+    Kind,
+    Question,
+    Token,
+    known_side,
+    open_words,
+    parse,
+    preposition,
+    reads_as_noun,
+    reduced,
+)
+from mainspring.graph.relation_names import Meaning, meaning
 from mainspring.graph.store import GraphStore
 from mainspring.text import words
 
-# What a path must score (0 to 1) to be an answer, and to be more than a guess. Of WebQuestions'
-# validation questions, with an encoder, 93 % and 56 % score so much, and 73 % and 80 % of these are
-# right; without the facts that are asked for 37 % and 80 % stay below.
-LEAST, SURE = 0.1, 0.35
+LEAST = 0.1  # what a path must score (0 to 1) to be an answer
+SURE = 0.6  # what a path must score with an encoder to be more than a guess
+LIKELY = 0.35  # what it must score, beside, for a yes or a count
 MEANT = 0.25  # the least cosine of each step of two, where it shares no word with the question
 SECOND_STEP = 0.9  # what a path of two steps counts, so that a plain fact wins
-AGAINST = 0.97  # what a fact counts that is read against the order of the question's words
+UNTOLD = 0.97  # what a path counts whose direction the words do not tell, read backward
 MOST = 200  # facts that are followed from one thing; hubs have more
+TOLD = 5  # facts that are told where a question has no answer
+MEANS_AS_MUCH = 0.9  # what a word of the same frame counts, beside the same word's 1
 
-_ENDING = re.compile("(?<=...)(?:ations?|ings?|ions?|ors?|ers?|ages?|ed|es|s)$")
-
-# Words that ask or join and name no relation.
-EMPTY = frozenset(
-    words(
-        "a an the of in on at to by for from with and or is are was were be been do does did has "
-        "have had what which who whom whose where when how why that this there it its s me tell "
-        "name please 的 是 了 在 吗 呢 哪 里 谁 什 么 何 时 个 和"
-    )
-)
-# What the answer to a question word is a kind of.
-EXPECTED = {
-    "who": {"person", "per", "people", "organization", "org"},
-    "whom": {"person", "per", "people"},
-    "where": {"location", "loc", "place", "city", "country", "gpe", "state"},
-    "when": {"date", "time", "year"},
-}
-KIND_BONUS = 0.05
+HELD = "the graph holds only what was read"
 
 
 @dataclass(frozen=True)
@@ -74,21 +73,63 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answered:
-    """The answers to a question, all by paths of one kind with one `score`; `problem` says why
-    there are none."""
+    """The answers to a question, all by paths of one kind with one `score`. `sure` tells them from
+    a guess. A question of `kind` "count" has its number as well; the answers to "whether" are the
+    facts that say yes. `problem` says why there are none, `known` what is there instead."""
 
     question: str
+    kind: Kind = "thing"
     answers: tuple[Answer, ...] = ()
     score: float = 0.0
+    sure: bool = False
     problem: str = ""
+    known: tuple[Step, ...] = ()
 
     @property
-    def sure(self) -> bool:
-        """Whether the answers are more than a guess."""
-        return bool(self.answers) and self.score >= SURE
+    def count(self) -> int | None:
+        """How many, where that is asked; a number that the graph holds itself is an answer."""
+        if self.kind != "count" or not self.answers or _is_number(self.answers):
+            return None
+        return len(self.answers)
+
+    @property
+    def yes(self) -> bool | None:
+        """Whether it is so, where that is asked; never False, as what is not there may be so."""
+        return True if self.kind == "whether" and self.answers else None
 
 
-Kind = tuple[tuple[str, bool], ...]  # (relation, backward) of each step
+def _is_number(answers: Sequence[Answer]) -> bool:
+    return len(answers) == 1 and answers[0].label.replace(",", "").replace(".", "").isdigit()
+
+
+Shape = tuple[tuple[str, bool], ...]  # (relation, backward) of each step
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a question's words fit one relation read in one direction: `used` are their places.
+    `certain` tells that all of its name is met at the right end; `opposed`, that a word stands at
+    the wrong one."""
+
+    used: frozenset[int] = frozenset()
+    parts: int = 0
+    shared: float = 0.0
+    certain: bool = True
+    opposed: bool = False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a path's shape fits, from the thing `iri` that stands at `known`. `certain` where
+    its words tell every step; `is_turned` where it goes backward and they do not."""
+
+    score: float
+    iri: str
+    known: int
+    shape: Shape
+    used: frozenset[int] = field(default=frozenset())
+    certain: bool = False
+    is_turned: bool = False
 
 
 class Asker:
@@ -112,10 +153,13 @@ class Asker:
                 if not edge.is_value and iri not in self.labels:
                     self._know(facts.local_name(iri), iri)
         self.longest = max(map(len, self.names), default=0)
+        self.kinds = {self.label(kind).lower() for kind in kinds}
+        told = {word for r in relations for word, _ in meaning(self.label(r)).parts}
+        self.chinese = frozenset(word for word in told | self.kinds if not word.isascii())
 
     def _know(self, name: str, iri: str) -> None:
         parts = tuple(words(name))
-        if any(part not in EMPTY for part in parts):
+        if any(part not in lex.EMPTY - lex.DO for part in parts):
             self.names.setdefault(parts, set()).add(iri)
 
     def label(self, iri: str) -> str:
@@ -125,40 +169,106 @@ class Asker:
 
     def things(self, asked: Sequence[str]) -> list[tuple[int, int, set[str]]]:
         """(first word, last word + 1, IRIs) of the things that a question names, longest names
-        first; a name within a longer one does not count."""
+        first; a name that overlaps a longer one does not count."""
         spans: list[tuple[int, int, set[str]]] = []
         for size in range(min(self.longest, len(asked)), 0, -1):
             for start in range(len(asked) - size + 1):
                 named = self.names.get(tuple(asked[start : start + size]))
-                inside = any(a <= start and start + size <= b for a, b, _ in spans)
-                if named and not inside:
+                if named and not any(a < start + size and start < b for a, b, _ in spans):
                     spans.append((start, start + size, named))
         return spans
 
     def ask(self, question: str, *, least: float = LEAST) -> Answered:
         """The answers to a question by paths that score at least `least` (0 to 1), or why there
         are none."""
-        asked = words(question)
-        spans = self.things(asked)
-        if not spans:
-            return Answered(question, problem="no thing in the question is in the graph")
-        named = {iri for _, _, iris in spans for iri in iris}
-        best: tuple[float, str, Kind] | None = None
-        for start, end, iris in spans:
-            for iri in sorted(iris):
-                for score, kind in self._scored(asked, (start, end), iri):
-                    if (best is None or score > best[0]) and self._ends(iri, kind, named):
-                        best = score, iri, kind
-        if best is None or best[0] < least:
-            things = ", ".join(sorted({self.label(iri) for iri in named}))
+        asked = open_words(words(question))
+        parsed = parse(asked, self.things(asked), self.chinese)
+        named = {iri for token in parsed.tokens for iri in token.things}
+        if not named:
             return Answered(
-                question,
-                score=best[0] if best else 0.0,
-                problem=f"{things}: in the graph, but with no fact like what is asked",
+                question, parsed.kind, problem="no thing in the question is in the graph"
             )
-        score, iri, kind = best
-        answers = tuple(self._answers(iri, kind, named))
-        return Answered(question, answers, score)
+        if parsed.kind == "link" and (links := self._links(parsed)):
+            return Answered(question, "link", links, 1.0, sure=True)
+        fits = sorted(self._fits(parsed, named), key=lambda f: (-f.score, f.shape))
+        if parsed.beyond == "comparison":  # unless a relation is called so: "largest city"
+            ranks = {t.at for t in parsed.content if lex.is_superlative(t.word)}
+            fits = [fit for fit in fits if ranks <= fit.used]
+            if not fits:
+                return self._refused(question, parsed, f"{HELD}, and does not rank or compare")
+        if parsed.beyond == "negation":
+            return self._refused(question, parsed, f"{HELD}: it cannot tell what is not so", fits)
+        found = self._best(parsed, fits, named, least)
+        if found is None or not found.sure:
+            found = self._all_of(parsed, fits, named) or found
+        if found is None or not found.answers:
+            return self._refused(question, parsed, self._missing(parsed), fits)
+        return replace(found, question=question, score=min(1.0, found.score))
+
+    def _best(
+        self, parsed: Question, fits: Sequence[Fit], named: set[str], least: float
+    ) -> Answered | None:
+        """The answers of the best fit that has some."""
+        for fit in fits:
+            if fit.score < least:
+                return None
+            if answers := tuple(self._answers(parsed, fit, named)):
+                sure = self._is_sure(parsed, fit, answers)
+                if not sure and not self._is_likely(parsed, fit):
+                    return None
+                return Answered("", parsed.kind, answers, fit.score, sure)
+        return None
+
+    def _all_of(self, parsed: Question, fits: Sequence[Fit], named: set[str]) -> Answered | None:
+        """What two fits from two things agree on, where only both of them account for every word:
+        "Who works for Acme and lives in Oslo?" None where the question is not such."""
+        content = {token.at for token in parsed.content}
+        things = {token.at for token in parsed.tokens if token.things}
+        whole = [fit for fit in fits if fit.certain and parsed.kind in ("thing", "count")]
+        for one, other in combinations(whole, 2):
+            if one.used & other.used or {one.known, other.known} != things:
+                continue
+            if content <= one.used | other.used:
+                ends = {answer.iri: answer for answer in self._answers(parsed, other, named)}
+                agreed = tuple(
+                    replace(answer, path=answer.path + ends[answer.iri].path)
+                    for answer in self._answers(parsed, one, named)
+                    if answer.iri in ends
+                )
+                return Answered("", parsed.kind, agreed, one.score + other.score, bool(agreed))
+        return None
+
+    def _refused(
+        self, question: str, parsed: Question, problem: str, fits: Sequence[Fit] = ()
+    ) -> Answered:
+        """No answer: why, and what is known of the things that the question names instead."""
+        named = [(iri, token.at) for token in parsed.tokens for iri in sorted(token.things)]
+        relations = list(dict.fromkeys(r for fit in fits if fit.used for r, _ in fit.shape))
+        steps = [step for iri, _ in named for step in self._steps(iri)]
+        near = [step for r in relations for step in steps if step.edge.relation == r]
+        known = list({step.edge: step for step in [*near, *steps]}.values())[:TOLD]
+        things = ", ".join(sorted({self.label(iri) for iri, _ in named}))
+        told = tuple(self._told(step) for step in known)
+        score = min(1.0, fits[0].score) if fits else 0.0
+        return Answered(question, parsed.kind, (), score, False, f"{things}: {problem}", told)
+
+    def _missing(self, parsed: Question) -> str:
+        """Why no path is an answer, by the kind of the question."""
+        match parsed.kind:
+            case "whether":
+                return f"no fact says so, which is no proof that it is not so, as {HELD}"
+            case "count":
+                return f"no such fact to count in the graph, which is not none, as {HELD}"
+            case "when":
+                return "in the graph, but with no date for what is asked"
+            case "why":
+                return "in the graph, but with no fact that tells a reason or a way"
+            case "about":
+                return "in the graph, but no relation is asked for"
+            case "link":
+                return "in the graph, but with no path of one or two facts between them"
+            case _:
+                return "in the graph, but with no fact like what is asked"
 
     # -- paths -------------------------------------------------------------------------------------
 
@@ -167,52 +277,60 @@ class Asker:
         behind = islice(facts.edges(self.store, into=iri), MOST)
         return [Step(edge, False) for edge in ahead] + [Step(edge, True) for edge in behind]
 
-    def _kinds(self, iri: str) -> dict[Kind, str]:
-        """The kinds of paths from a thing, with an end of each."""
-        kinds: dict[Kind, str] = {}
-        first = self._steps(iri)
-        for step in first:
-            kinds.setdefault(((step.edge.relation, step.backward),), step.end)
-        for step in first:
-            if step.edge.is_value:
-                continue
-            for second in self._steps(step.end):
-                if second.end != iri:
-                    kind = (
-                        (step.edge.relation, step.backward),
-                        (
-                            second.edge.relation,
-                            second.backward,
-                        ),
-                    )
-                    kinds.setdefault(kind, second.end)
-        return kinds
+    def _shapes(self, iri: str) -> set[Shape]:
+        """The shapes of the paths from a thing."""
+        shapes: set[Shape] = set()
+        for step in self._steps(iri):
+            first = (step.edge.relation, step.backward)
+            shapes.add((first,))
+            if not step.edge.is_value:
+                shapes |= {
+                    (first, (second.edge.relation, second.backward))
+                    for second in self._steps(step.end)
+                    if second.end != iri
+                }
+        return shapes
 
-    def _scored(
-        self, asked: Sequence[str], place: tuple[int, int], iri: str
-    ) -> Iterator[tuple[float, Kind]]:
-        """How well each kind of path from a thing at `place` fits what is asked, best first."""
-        kinds = self._kinds(iri)
-        rest = [*asked[: place[0]], *asked[place[1] :]]
-        meaning = {stem(word) for word in rest if word not in EMPTY}
-        cosines = self._cosines(" ".join(rest), {r for kind in kinds for r, _ in kind})
-        scored = []
-        for kind, end in kinds.items():
-            steps = [self._meaning(relation) for relation, _ in kind]
-            near = [cosines.get(relation, 0.0) for relation, _ in kind]
-            if len(kind) == 2 and not all(
-                step & meaning or cosine >= MEANT for step, cosine in zip(steps, near, strict=True)
-            ):
-                continue
-            score = overlap(set().union(*steps), meaning) + max(0.0, sum(near) / len(near))
-            score *= SECOND_STEP if len(kind) == 2 else 1.0
-            score *= 1.0 if self._in_order(asked, place, kind[0]) else AGAINST
-            score += KIND_BONUS if score and self._is_expected(asked, end) else 0.0
-            scored.append((min(1.0, score), kind))
-        return iter(sorted(scored, key=lambda pair: (-pair[0], len(pair[1]), pair[1])))
+    def _fits(self, parsed: Question, named: set[str]) -> Iterator[Fit]:
+        """How well the paths from each named thing fit, where no word stands against them."""
+        for token in parsed.tokens:
+            for iri in sorted(token.things):
+                shapes = self._shapes(iri)
+                rest = [t.word for t in parsed.tokens if t.at != token.at and not t.implied]
+                relations = {relation for shape in shapes for relation, _ in shape}
+                cosines = self._cosines(" ".join(rest), relations)
+                for shape in shapes:
+                    if fit := self._fit(parsed, token.at, iri, shape, cosines):
+                        yield fit
 
-    def _meaning(self, relation: str) -> set[str]:
-        return {stem(word) for word in words(self.label(relation)) if word not in EMPTY}
+    def _fit(
+        self, parsed: Question, known: int, iri: str, shape: Shape, cosines: dict[str, float]
+    ) -> Fit | None:
+        tokens: list[Token] = list(parsed.tokens)
+        matches: list[Match] = []
+        at = known
+        for number, (relation, backward) in enumerate(shape, 1):
+            dated = parsed.kind == "when" and number == len(shape) and not backward
+            found = match(parsed, tokens, at, meaning(self.label(relation)), backward, dated)
+            cosine = cosines.get(relation, 0.0)
+            if found.opposed or (len(shape) == 2 and not found.used and cosine < MEANT):
+                return None
+            matches.append(found)
+            here = {i for i, token in enumerate(tokens) if token.at in found.used}
+            tokens, at = reduced(tokens, at, here)
+        used = frozenset[int]().union(*(m.used for m in matches))
+        others = sum(bool(t.things) and t.at not in (known, *used) for t in parsed.tokens)
+        asked = len({t.at for t in parsed.content} | used) + others
+        parts = sum(m.parts for m in matches)
+        shared = sum(m.shared for m in matches)
+        near = [max(0.0, cosines.get(relation, 0.0)) for relation, _ in shape]
+        score = 2 * shared / (parts + asked) if shared else 0.0
+        score += sum(near) / len(near)
+        score *= SECOND_STEP if len(shape) == 2 else 1.0
+        told = all(m.certain and m.used for m in matches)
+        turned = not told and any(backward for _, backward in shape)
+        score *= UNTOLD if turned else 1.0
+        return Fit(score, iri, known, shape, used, told, turned)
 
     def _cosines(self, question: str, relations: set[str]) -> dict[str, float]:
         """How near each relation's name is to what is asked; nothing without an encoder."""
@@ -223,62 +341,208 @@ class Asker:
         self.vectors |= dict(zip(new, vectors[1:], strict=True))
         return {relation: float(self.vectors[relation] @ vectors[0]) for relation in relations}
 
-    def _in_order(
-        self, asked: Sequence[str], place: tuple[int, int], step: tuple[str, bool]
-    ) -> bool:
-        """Whether a fact is read as the question has its words: "who works for X" ends in X, so
-        its fact is read backward; "the capital of X" and "X's capital" begin with it."""
-        relation, backward = step
-        label = words(self.label(relation))
-        wanted = self._meaning(relation)
-        at = [i for i, word in enumerate(asked) if stem(word) in wanted]
-        if not at:
-            return True
-        behind = place[0] > max(at)
-        of = behind and "of" in asked[max(at) : place[0]] and label[-1:] != ["of"]
-        return backward == (behind and not of)
+    def _links(self, parsed: Question) -> tuple[Answer, ...]:
+        """The shortest paths between two things that a question names, by their relations."""
+        first, *others = [token for token in parsed.tokens if token.things]
+        ends = {iri for token in others for iri in token.things}
+        found = [
+            path
+            for iri in sorted(first.things)
+            for shape in sorted(self._shapes(iri))
+            for path in self._paths(iri, shape, {iri})
+            if path[-1].end in ends
+        ]
+        shortest = min(map(len, found), default=0)
+        return tuple(
+            Answer(
+                path[-1].end,
+                ", ".join(self.label(step.edge.relation) for step in path),
+                tuple(map(self._told, path)),
+            )
+            for path in found
+            if len(path) == shortest
+        )
 
-    def _is_expected(self, asked: Sequence[str], end: str) -> bool:
-        wanted = {kind for word in asked for kind in EXPECTED.get(word, ())}
-        return any(self.label(kind).lower() in wanted for kind in self.types.get(end, ()))
-
-    def _ends(self, iri: str, kind: Kind, named: set[str]) -> bool:
-        return next(self._paths(iri, kind, named), None) is not None
-
-    def _paths(self, iri: str, kind: Kind, named: set[str]) -> Iterator[tuple[Step, ...]]:
-        """The paths of a kind; what the question names is no answer."""
-        (relation, backward), *rest = kind
+    def _paths(self, iri: str, shape: Shape, passed: set[str]) -> Iterator[tuple[Step, ...]]:
+        """The paths of a shape, which never come back to where they were."""
+        (relation, backward), *rest = shape
         for step in self._steps(iri):
-            if (step.edge.relation, step.backward) != (relation, backward):
+            if (step.edge.relation, step.backward) != (relation, backward) or step.end in passed:
                 continue
-            if rest and not step.edge.is_value:
-                for path in self._paths(step.end, tuple(rest), {*named, iri}):
-                    yield (step, *path)
-            elif not rest and step.end not in named:
+            if not rest:
                 yield (step,)
+            elif not step.edge.is_value:
+                for path in self._paths(step.end, tuple(rest), passed | {iri}):
+                    yield (step, *path)
 
-    def _answers(self, iri: str, kind: Kind, named: set[str]) -> Iterable[Answer]:
+    # -- answers -----------------------------------------------------------------------------------
+
+    def _answers(self, parsed: Question, fit: Fit, named: set[str]) -> Iterable[Answer]:
+        """The ends of a fit's paths that are what is asked for. What the question names is no
+        answer, but for whether and how it is related."""
+        others = {i for t in parsed.tokens if t.at not in (fit.known, *fit.used) for i in t.things}
+        between = parsed.kind == "whether" and others
         answers: dict[str, Answer] = {}
-        for path in self._paths(iri, kind, named):
+        for path in self._paths(fit.iri, fit.shape, {fit.iri}):
             end = path[-1]
-            if end.end not in answers:
-                label = end.end if end.edge.is_value else self.label(end.end)
-                told = tuple(
-                    Step(s.edge, s.backward, tuple(facts.evidence(self.store, s.edge)))
-                    for s in path
-                )
-                answers[end.end] = Answer(end.end, label, told)
+            if end.end in answers or (end.end not in others if between else end.end in named):
+                continue
+            if not self._suits(parsed, end):
+                continue
+            label = end.end if end.edge.is_value else self.label(end.end)
+            answers[end.end] = Answer(end.end, label, tuple(map(self._told, path)))
         return sorted(answers.values(), key=lambda answer: (answer.label, answer.iri))
 
+    def _told(self, step: Step) -> Step:
+        return Step(step.edge, step.backward, tuple(facts.evidence(self.store, step.edge)))
 
-def overlap(known: set[str], asked: set[str]) -> float:
-    """The F-measure (0 to 1) of the words that a path's relations share with the question."""
-    return 2 * len(known & asked) / (len(known) + len(asked)) if known & asked else 0.0
+    def _suits(self, parsed: Question, end: Step) -> bool:
+        """Whether the end of a path can be what is asked for: when is a date, where no person."""
+        label = end.end if end.edge.is_value else self.label(end.end)
+        types = {self.label(kind).lower() for kind in self.types.get(end.end, ())}
+        groups = {lex.GROUP[kind] for kind in types if kind in lex.GROUP}
+        relation = meaning(self.label(end.edge.relation))
+        dated = "time" in groups or relation.is_timed
+        if parsed.kind == "when":
+            return dated or lex.DATED.search(label) is not None
+        if parsed.kind == "why" and not relation.tells_reasons:
+            return False
+        asks = "who" if parsed.asks in lex.WHO else "where" if parsed.asks in lex.WHERE else ""
+        if asks and (dated or (groups and not groups & lex.EXPECTED[asks])):
+            return False
+        return not parsed.type or self._is_kind(parsed.type, types, groups)
+
+    def _is_kind(self, asked: str, types: set[str], groups: set[str]) -> bool:
+        """Whether types agree with the kind of thing asked for: a City is a place and no country,
+        what has no type may be anything."""
+        asked = lex.SAME.get(asked, asked)
+        types = {lex.SAME.get(kind, kind) for kind in types}
+        if asked in types or not types:
+            return True
+        if groups and lex.GROUP[asked] not in groups:
+            return False
+        return asked in lex.GENERAL or (asked not in self.kinds and bool(types & lex.GENERAL))
+
+    def _is_likely(self, parsed: Question, fit: Fit) -> bool:
+        """Whether a fit that is not sure may be told as a guess: a yes or a count only where its
+        words are all met, or none and the meaning is near."""
+        if parsed.kind not in ("whether", "count"):
+            return True
+        met = {token.at for token in parsed.content} <= fit.used
+        return met or (fit.score >= LIKELY and not fit.used)
+
+    def _is_sure(self, parsed: Question, fit: Fit, answers: Sequence[Answer]) -> bool:
+        """Whether every word and name of the question is accounted for, at the right end; or, where
+        an encoder looks at the meaning, whether it is near enough and no word says otherwise."""
+        left = [token.word for token in parsed.content if token.at not in fit.used]
+        if not fit.certain or left:
+            by_meaning = (
+                fit.score >= SURE and parsed.kind in ("thing", "when") and not fit.is_turned
+            )
+            if not (self.encode and by_meaning) or any(map(lex.is_listed, left)):
+                return False
+        ends = {answer.iri for answer in answers} if parsed.kind == "whether" else set()
+        rest = [t for t in parsed.tokens if t.things and t.at not in (fit.known, *fit.used)]
+        beside = any(t.word in lex.BESIDE for t in parsed.tokens)
+        if not beside and any(not t.things & ends for t in rest):
+            return False
+        if parsed.asks in lex.WHERE:
+            last = meaning(self.label(fit.shape[-1][0]))
+            groups = {
+                lex.GROUP.get(self.label(kind).lower(), "")
+                for answer in answers
+                for kind in self.types.get(answer.iri, ())
+            }
+            return last.is_placed or bool(groups & lex.EXPECTED["where"])
+        return True
 
 
-def stem(word: str) -> str:
-    """An English word without its endings, so that "directed" and "director" meet; others as they
-    are. Porter's rules would know more, and reading their library takes longer than answering."""
-    if not word.isascii() or not word.isalpha():
-        return word
-    return re.sub("(?<=..)[eiy]$", "", _ENDING.sub("", word))
+# -- words and relations ---------------------------------------------------------------------------
+
+
+def match(
+    parsed: Question,
+    tokens: Sequence[Token],
+    known: int,
+    to: Meaning,
+    backward: bool,
+    dated: bool = False,
+) -> Match:
+    """How the words of a question fit a relation that is read from the thing at `known`. Where it
+    is to lead to a date (`dated`), no word tells an end: "Acme founded 1999" is no founding of it.
+    """
+    used: set[int] = set()
+    concepts: dict[str, float] = {}
+    said = {lex.stem(word) for word, _ in to.parts}
+    certain = True
+    opposed = False
+    wanted: dict[str, list[tuple[lex.Sense, int]]] = {}
+    for _, senses in to.parts:
+        for sense, head in senses:
+            wanted.setdefault(sense.concept, []).append((sense, 1 - head if backward else head))
+    places = sorted(range(len(tokens)), key=lambda at: abs(at - known))
+    for at in places:
+        word = tokens[at].word
+        if at == known or not (tokens[at].things or parsed.is_content(word)) or not word:
+            continue
+        for sense in _senses_here(tokens, at):
+            if sense.concept not in wanted or sense.concept in concepts:
+                continue
+            fits = (
+                [2]
+                if dated
+                else [_fitness(tokens, at, known, sense, w, to) for w in wanted[sense.concept]]
+            )
+            best = max(fits)
+            if best < 0:
+                opposed = True
+            else:
+                used.add(tokens[at].at)
+                concepts[sense.concept] = 1.0 if lex.stem(word) in said else MEANS_AS_MUCH
+                certain &= best == 2
+            break
+    return Match(
+        frozenset(used),
+        len(wanted),
+        sum(concepts.values()),
+        certain and len(concepts) == len(wanted),
+        opposed and not used,
+    )
+
+
+def _senses_here(tokens: Sequence[Token], at: int) -> list[lex.Sense]:
+    """What a word of a question may mean where it stands."""
+    senses = lex.senses(tokens[at].word)
+    noun = reads_as_noun(tokens, at)
+    return [s for s in senses if s.is_noun == noun] or list(senses)
+
+
+def _fitness(
+    tokens: Sequence[Token],
+    at: int,
+    known: int,
+    sense: lex.Sense,
+    wanted: tuple[lex.Sense, int],
+    to: Meaning,
+) -> int:
+    """2 where a word stands at the right end of a relation, 1 where that cannot be told or it says
+    more than the relation, -1 where it stands at the wrong end."""
+    named, needed = wanted
+    at_place = bool(to.preposition) and not to.is_passive and not named.is_noun
+    side = known_side(tokens, at, known, sense, at_place=at_place)
+    if side not in (-1, needed):
+        return -1
+    if sense.kind and named.kind and sense.side == named.side and sense.kind != named.kind:
+        return -1  # a mother is no father
+    if not sense.is_noun and not named.is_noun and _clash(preposition(tokens, at), to.preposition):
+        return -1
+    alike = sense.concept in lex.ALIKE
+    says_more = bool(sense.kind) and (not named.kind or (sense.side != named.side))
+    return 1 if (side == -1 and not alike) or says_more else 2
+
+
+def _clash(asked: str, said: str) -> bool:
+    """Whether two prepositions lead elsewhere: "lives with" is not "lives in"."""
+    if not asked or not said or asked == said or {asked, said} & lex.BY:
+        return False  # "by" tells who does it
+    return not {asked, said} <= lex.PLACES
