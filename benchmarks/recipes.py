@@ -111,15 +111,6 @@ RECIPES = (
         ("chrf2", "bleu"),
     ),
     Recipe(
-        "translate-tatoeba-en-zh",
-        "translate",
-        "{data}/translation/tatoeba_en_zh --from-scratch t5-mini --source-language en "
-        "--target-language zh --max-source 48 --max-target 48 --patience 0",
-        "{data}/translation/tatoeba_en_zh/test.jsonl --source-language en --target-language zh",
-        ("chrf2", "bleu"),
-        note="English into Chinese.",
-    ),
-    Recipe(
         "classify-debian-section",
         "classify",
         "{data}/summarization/debian_synopsis_en --columns.text document --columns.label section "

@@ -232,6 +232,26 @@ def m2m100_tokenizer(folder: Path) -> Path:
     return folder
 
 
+def language_tokenizer(folder: Path, kind: str) -> Path:
+    """A tokenizer of the class `kind`, mBART's, mBART-50's or NLLB's: a SentencePiece file alone,
+    and for NLLB the numbers of its languages as its published files state them."""
+    from mainspring.checkpoints.piece_layouts import layout_of
+
+    texts = [text for side in _sides() for text in side]
+    trainer = "bpe" if kind == "NllbTokenizer" else "unigram"
+    pieces = _sentencepiece(folder / "sentencepiece.bpe.model", texts, trainer, 140)
+    config: dict[str, Any] = {"tokenizer_class": kind}
+    if kind == "NllbTokenizer":
+        layout = layout_of(kind)
+        first = len(layout.front) + len(pieces) - layout.skipped
+        config["added_tokens_decoder"] = {
+            str(first + place): {"content": token, "special": True, "lstrip": token == "<mask>"}
+            for place, token in enumerate(layout.back)
+        }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
 @cache
 def decoder_tokenizer() -> Tokenizer:
     from mainspring.families.llama import FAMILY as LLAMA

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mainspring import __version__, registry
-from mainspring.errors import BadOption, MainspringError
+from mainspring.errors import BadOption, MainspringError, NotFetched
 
 # verb -> (module:function, the line shown by `mainspring --help`)
 COMMANDS = {
@@ -148,12 +148,26 @@ def answer(words: Sequence[str], as_json: bool, quiet: bool) -> int:
     from mainspring.console import printing
 
     with printing(as_json, quiet):
-        result = call(words)
+        try:
+            result = call(words)
+        except NotFetched as error:
+            if as_json or quiet or not wanted(error):
+                raise
+            call(["get", error.name])
+            result = call(words)
         if result is None:
             return 0
         for line in result.lines(as_json):
             print(line, flush=True)
         return int(result.exit_code)
+
+
+def wanted(error: NotFetched) -> bool:
+    """Asks a person who sits at a terminal whether the model is to be fetched now."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"{error.told} now, {error.terms}? [Y/n] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("", "y", "yes")
 
 
 def guarded(work: Callable[[], int], as_json: bool) -> int:

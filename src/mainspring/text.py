@@ -17,6 +17,7 @@ SPACELESS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
 SPACELESS_CHARACTER = re.compile(f"[{SPACELESS}]")
+IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 KANA = re.compile("[\u3040-\u30ff]")
 
 

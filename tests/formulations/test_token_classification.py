@@ -137,6 +137,14 @@ def test_what_is_learnt_of_the_rows() -> None:
     assert tc.learn(ROWS, other).labels == SETUP.labels
     within = {"text": "Parisreise", "entities": [{"label": "LOC", "start": 0, "end": 5}]}
     assert tc.learn([within], Setup(Limits(9, 1))).options["units"] == "tokens"
+    early = {"text": "Anna slept", "entities": [{"label": "PER", "start": 0, "end": 3}]}
+    with pytest.raises(
+        BadData, match=r"all 10 entities end one character before .* add one to each"
+    ):
+        tc.learn([early] * 10, Setup(Limits(9, 1)))
+    tc.learn([early] * 9, Setup(Limits(9, 1)))
+    right = {**early, "entities": [{"label": "PER", "start": 0, "end": 4}]}
+    tc.learn([*[early] * 10, right], Setup(Limits(9, 1)))
     with pytest.raises(BadData, match="hold no entity"):
         tc.learn(ROWS[4:], SETUP)
     with pytest.raises(BadOption, match="--prefix"):

@@ -62,6 +62,26 @@ def translated(
 # -- held against transformers ---------------------------------------------------------------------
 
 
+# Kind -> its classes of transformers, and how it names English and German.
+KINDS = {
+    "marian": ("MarianTokenizer", "MarianMTModel", None, None),
+    "m2m100": ("M2M100Tokenizer", "M2M100ForConditionalGeneration", "en", "de"),
+    "nllb": ("NllbTokenizer", "M2M100ForConditionalGeneration", "eng_Latn", "deu_Latn"),
+    "mbart": ("MBartTokenizer", "MBartForConditionalGeneration", "en_XX", "de_DE"),
+    "mbart50": ("MBart50Tokenizer", "MBartForConditionalGeneration", "en_XX", "de_DE"),
+}
+
+
+def tokenizer_of_theirs(kind: str, folder: Path) -> Any:
+    import transformers
+
+    name, _, source, target = KINDS[kind]
+    told = {} if source is None else {"src_lang": source, "tgt_lang": target}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sacremoses is recommended
+        return getattr(transformers, name).from_pretrained(folder, **told)
+
+
 def checkpoint(kind: str, folder: Path) -> Any:
     """A tiny random checkpoint with its tokenizer; the model of transformers."""
     import transformers
@@ -83,10 +103,16 @@ def checkpoint(kind: str, folder: Path) -> Any:
         model.generation_config.bad_words_ids = [[size - 1]]
         model.generation_config.num_beams = 3
     else:
-        nano.m2m100_tokenizer(folder)
-        size = len(json.loads((folder / "vocab.json").read_text())) + 108
-        config = transformers.M2M100Config(**SMALL, vocab_size=size, decoder_start_token_id=2)
-        model = transformers.M2M100ForConditionalGeneration(config)
+        if kind == "m2m100":
+            nano.m2m100_tokenizer(folder)
+        else:
+            nano.language_tokenizer(folder, KINDS[kind][0])
+        like_mbart = kind.startswith("mbart")
+        made = transformers.MBartConfig if like_mbart else transformers.M2M100Config
+        size = len(tokenizer_of_theirs(kind, folder))
+        model = getattr(transformers, KINDS[kind][1])(
+            made(**SMALL, vocab_size=size, decoder_start_token_id=2)
+        )
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.normal_(0, parameter.shape[-1] ** -0.5)
@@ -117,52 +143,53 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[An
     [
         ("marian", {}),
         ("marian", {"num_beams": 1}),
-        ("m2m100", {"no_repeat_ngram_size": 1}),
-        ("m2m100", {"num_beams": 3, "no_repeat_ngram_size": 1}),
+        *(
+            (kind, {"num_beams": beams, "no_repeat_ngram_size": 1})
+            for kind in ("m2m100", "nllb", "mbart", "mbart50")
+            for beams in (1, 3)
+        ),
     ],
 )
 def test_translations_are_those_of_transformers(
     models: Any, kind: str, options: dict[str, int]
 ) -> None:
-    import transformers
-
     theirs, bundle, folder = models(kind)
+    tokenizer = tokenizer_of_theirs(kind, folder)
+    _, _, source, target = KINDS[kind]
+    inputs, forced = tokenizer(SENTENCES, return_tensors="pt", padding=True), {}
+    if kind == "mbart":  # of 25 languages: the language is where the decoder starts
+        forced = {"decoder_start_token_id": tokenizer.convert_tokens_to_ids(target)}
+    elif target is not None:
+        asked = {"return_tensors": "pt", "src_lang": source, "tgt_lang": target}
+        told = tokenizer._build_translation_inputs(SENTENCES[:1], **asked)
+        forced = {"forced_bos_token_id": told["forced_bos_token_id"]}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sacremoses is recommended
-        tokenizer = (
-            transformers.MarianTokenizer.from_pretrained(folder)
-            if kind == "marian"
-            else transformers.M2M100Tokenizer.from_pretrained(folder, src_lang="en")
-        )
-        forced = {}
-        if kind == "m2m100":
-            forced = {"forced_bos_token_id": tokenizer.get_lang_id("de")}
-        inputs = tokenizer(SENTENCES, return_tensors="pt", padding=True)
+        warnings.simplefilter("ignore")
         ids = theirs.generate(**inputs, max_new_tokens=12, **forced, **options)
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    languages = (None, None) if kind == "marian" else ("en", "de")
-    ours = translated(bundle, SENTENCES, setup(*languages), **options)
+    chosen = setup(*(code and code[:2] for code in (source, target)))
+    ours = translated(bundle, SENTENCES, chosen, **options)
     assert [p.value for p in ours] == [" ".join(text.split()) for text in texts]
     assert len({p.value for p in ours}) > 1
     assert [p.source_tokens for p in ours] == inputs.attention_mask.sum(1).tolist()
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("kind", ["marian", "m2m100"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_training_pairs_are_those_of_transformers(models: Any, kind: str) -> None:
-    import transformers
-
     _, bundle, folder = models(kind)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tokenizer = (
-            transformers.MarianTokenizer.from_pretrained(folder)
-            if kind == "marian"
-            else transformers.M2M100Tokenizer.from_pretrained(folder, src_lang="en", tgt_lang="de")
-        )
-    rows = [{"text": text, "target": text[::-1]} for text in SENTENCES]
+    tokenizer = tokenizer_of_theirs(kind, folder)
     assert bundle.tokenizer is not None
     chosen = setup("en", None if kind == "marian" else "de")
+    languages = (None, None) if kind == "marian" else ("en", "de")
+    read, written = sides(bundle.tokenizer, *languages)
+    for text in SENTENCES:
+        wanted = tokenizer(text, text_target=text[::-1])
+        assert read.encode_many([text]) == [wanted.input_ids]
+        assert written.encode_many([text[::-1]]) == [wanted.labels]
+    if kind == "mbart":
+        return  # not fine-tuned, see below
+    rows = [{"text": text, "target": text[::-1]} for text in SENTENCES]
     for row, found in zip(rows, encode(rows, bundle.tokenizer, chosen), strict=True):
         wanted = tokenizer(row["text"], text_target=row["target"])
         assert list(found.source) == wanted.input_ids

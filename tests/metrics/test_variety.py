@@ -13,8 +13,8 @@ from mainspring.metrics.likelihood import (
 )
 
 ROWS = [
-    {"nats": 6.0, "tokens": 3.0, "bytes": 12.0},
-    {"nats": 2.0, "tokens": 1.0, "bytes": 4.0},
+    {"nats": 6.0, "tokens": 3.0, "bytes": 12.0, "unspelt": 0.0},
+    {"nats": 2.0, "tokens": 1.0, "bytes": 4.0, "unspelt": 0.0},
 ]
 
 
@@ -32,7 +32,9 @@ def test_losses_are_told_by_token_and_by_byte() -> None:
             "perplexity": math.exp(2.0),
         }
     )
-    assert combine({"nats": 1e9, "tokens": 1.0, "bytes": 1.0})["perplexity"] < math.inf
+    assert (
+        combine({"nats": 1e9, "tokens": 1.0, "bytes": 1.0, "unspelt": 0.0})["perplexity"] < math.inf
+    )
 
 
 def test_baselines_know_nothing_or_the_frequencies() -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import transformers
 import mainspring
 import nano
 from mainspring import events
-from mainspring.errors import BadData, BadOption
+from mainspring.errors import BadData, BadOption, Mismatch
 from mainspring.families.bert import FAMILY as BERT
+from mainspring.tasks import choose_formulation
+from mainspring.tasks.classify import TASK
 from mainspring.testing import check_task
 
 GOOD, BAD = ("good", "lovely", "fine", "很好", "喜欢"), ("bad", "awful", "sad", "很差", "讨厌")
@@ -234,3 +237,13 @@ def test_others_classifiers_score_as_their_pipelines_do(
     expected = {found["label"]: found["score"] for found in pipeline([text])[0]}
     [row] = mainspring.run("classify", text, model=str(tmp_path), precision="float32")
     assert row["scores"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_without_the_head_is_refused_with_what_to_do() -> None:
+    with pytest.raises(Mismatch) as writer:
+        choose_formulation(TASK, nano.decoder().model.spec)
+    assert "`mainspring fit classify DATA --model MODEL`" in str(writer.value)
+    assert "`mainspring run generate TEXTS --choices LABEL LABEL`" in str(writer.value)
+    encoder = replace(nano.decoder().model.spec, heads=())
+    with pytest.raises(Mismatch, match=r"gives it$"):
+        choose_formulation(TASK, encoder)

@@ -8,6 +8,7 @@ import pytest
 
 import mainspring
 import nano
+from mainspring import events
 from mainspring.data.kinds import Flaw
 from mainspring.data.readers import sources
 from mainspring.data.rows import Row
@@ -88,11 +89,45 @@ def test_data_that_does_not_say_which_way(tmp_path: Path) -> None:
         read(file)
     with pytest.raises(BadOption, match="are the same: en"):
         read(file, source_language="en", target_language="EN")
-    with pytest.raises(BadData, match="no column for the target"):
+    with pytest.raises(BadData, match="--target-language fr: the languages are `en`, `de`;"):
         read(file, source_language="en", target_language="fr")
     three = jsonl(tmp_path, {"en": "one", "de": "eins", "fr": "un"})
-    with pytest.raises(BadData, match="no column for the target"):
+    with pytest.raises(BadData, match=r"--target-language is not said: .* `en`, `de`, `fr`;"):
         read(three, source_language="en")
+    with pytest.raises(BadData, match="no column for the text"):
+        read(jsonl(tmp_path, {"a": "one", "target": "eins"}), source_language="en")
+
+
+def memory(folder: Path, *units: dict[str, str]) -> Path:
+    file = folder / "a.tmx"
+    body = "".join(
+        "<tu>"
+        + "".join(f'<tuv xml:lang="{code}"><seg>{t}</seg></tuv>' for code, t in unit.items())
+        + "</tu>"
+        for unit in units
+    )
+    file.write_text(f'<tmx version="1.4"><body>{body}</body></tmx>')
+    return file
+
+
+def test_variants_of_a_language_are_one_where_that_is_clear(tmp_path: Path) -> None:
+    units = [{"en-US": "one", "de-DE": "eins"}, {"en": "one", "de": "eins"}]
+    file = memory(tmp_path, *units, {"en_GB": "one", "de-AT": "eins"})
+    assert read(file, source_language="en", target_language="de") == [PAIR] * 3
+    assert read(file, source_language="en-GB", target_language="de") == [PAIR]
+    both = memory(tmp_path, {"en-US": "color", "en-GB": "colour", "de": "Farbe"})
+    with pytest.raises(BadData, match=r"several variants of a language .* en-us, en-gb: ask"):
+        read(both, source_language="en", target_language="de")
+    asked = read(both, source_language="en-GB", target_language="de")
+    assert asked == [{"text": "colour", "target": "Farbe"}]
+
+
+def test_another_variant_than_the_one_asked_for_is_told(tmp_path: Path) -> None:
+    file = memory(tmp_path, {"zh-CN": "one", "de": "eins"})
+    seen: list[events.Event] = []
+    with events.listening(seen.append):
+        assert read(file, source_language="zh-TW", target_language="de") == [PAIR]
+    assert events.Warn("`zh-TW` is not there: `zh-cn` is taken") in seen
 
 
 def test_rows_that_lack_a_language_are_skipped(tmp_path: Path) -> None:

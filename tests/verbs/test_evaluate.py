@@ -90,6 +90,19 @@ def test_rows_are_counted(trained: Path, scored: tuple[Evaluation, list[dict[str
     assert 0 < evaluation.sources_cut * 12 <= long + 3
 
 
+def test_why_and_where_rows_are_skipped_is_told(trained: Path, tmp_path: Path) -> None:
+    rows = [*nano.pairs(2), {"article": "", "summary": "x"}, {"article": "x", "summary": None}]
+    data = nano.write_jsonl(rows, tmp_path / "test.jsonl")
+    heard: list[events.Event] = []
+    with events.listening(heard.append):
+        mainspring.evaluate("summarize", data, model=str(trained), out=tmp_path / "out")
+    [told] = [event.text for event in heard if isinstance(event, events.Warn)]
+    assert told.startswith("2 rows skipped: ")
+    assert f"1 empty text (first: {data}:3: column `article`)" in told
+    assert f"1 missing field (first: {data}:4: column `summary`)" in told
+    assert told.endswith(f"listed in {tmp_path / 'out' / 'skipped.jsonl'}")
+
+
 def test_the_predictions_are_those_of_run(
     trained: Path, scored: tuple[Evaluation, list[dict[str, Any]]]
 ) -> None:

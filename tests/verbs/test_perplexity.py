@@ -8,6 +8,7 @@ import pytest
 import mainspring
 import nano
 from mainspring import events
+from mainspring.checkpoints.bundle import load
 from mainspring.errors import BadData, BadOption
 from mainspring.formulations.causal import FORMULATION
 from mainspring.formulations.likelihood import nats, rolling, start_id
@@ -27,6 +28,42 @@ def evaluate(model: Path, data: Path, **options: object):  # type: ignore[no-unt
     return mainspring.evaluate("generate", data, model=str(model), **chosen)
 
 
+def test_bytes_that_the_tokenizer_does_not_know_cost_what_they_take(
+    model: Path, tmp_path: Path
+) -> None:
+    """Else a text that is all unknown would look like the best predicted of all."""
+    texts = [TEXTS[0], f"{TEXTS[1]} 研究", "研究结果表明"]
+    tokenizer = nano.decoder().tokenizer
+    assert tokenizer is not None
+    seen: list[events.Event] = []
+    for number, text in enumerate(texts):
+        data = nano.write_jsonl([{"text": text}], tmp_path / "text.jsonl")
+        out = tmp_path / str(number)
+        with events.listening(seen.append):
+            scores = evaluate(model, data, out=out).scores
+        [row] = nano.read_jsonl(out / "predictions.jsonl")
+        unknown = sum(len(c.encode()) for c in text if "\u4e00" <= c <= "\u9fff")
+        assert (row["unspelt"], row["bytes"]) == (unknown, len(text.encode()))
+        bits = row["nats"] / math.log(2) + 8 * unknown
+        assert scores["bits_per_byte"] == pytest.approx(bits / row["bytes"], rel=1e-3)
+        assert scores["loss"] == pytest.approx(row["nats"] / row["tokens"], rel=1e-3)
+    warned = [e.text for e in seen if isinstance(e, events.Warn)]
+    assert [text.split(" bytes")[0] for text in warned if "unknown" in text] == ["6", "18"]
+
+
+def test_of_a_cut_answer_only_what_is_left_counts(model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": TEXTS[0], "response": " ".join(TEXTS * 2)}]
+    data = nano.write_jsonl(rows, tmp_path / "rows.jsonl")
+    bundle = load(model)
+    assert bundle.tokenizer is not None
+    evaluate(model, data, out=tmp_path / "out")
+    [row] = nano.read_jsonl(tmp_path / "out" / "predictions.jsonl")
+    ids = bundle.tokenizer.encode(rows[0]["response"], special=False)
+    limit = int(row["tokens"]) - 1
+    assert limit < len(ids)
+    assert row["bytes"] == len(bundle.tokenizer.decode(ids[:limit]).encode())
+
+
 def test_the_loss_of_plain_texts(model: Path, tmp_path: Path) -> None:
     data = nano.write_jsonl([{"text": text} for text in TEXTS], tmp_path / "texts.jsonl")
     found = evaluate(model, data, out=tmp_path / "out")
@@ -37,11 +74,14 @@ def test_the_loss_of_plain_texts(model: Path, tmp_path: Path) -> None:
     windows = [w for row in ids for w in rolling(row, start_id(tokenizer), 768)]
     total, tokens = sum(nats(bundle, FORMULATION, windows)), sum(map(len, ids))
     size = sum(len(text.encode()) for text in TEXTS)
+    known = [[i for i in row if i != tokenizer.unk_id] for row in ids]
+    spelt = sum(len(tokenizer.decode(row).encode()) for row in known)
+    per_byte = (total + (size - spelt) * math.log(256)) / size
     assert found.scores == pytest.approx(
         {
             "loss": total / tokens,
-            "nats_per_byte": total / size,
-            "bits_per_byte": total / size / math.log(2),
+            "nats_per_byte": per_byte,
+            "bits_per_byte": per_byte / math.log(2),
             "perplexity": math.exp(total / tokens),
         },
         rel=1e-3,

@@ -9,7 +9,7 @@ import pytest
 
 import mainspring
 import nano
-from mainspring import events
+from mainspring import cli, events
 from mainspring.checkpoints.bundle import load
 from mainspring.data.windows import text_windows
 from mainspring.errors import BadData, BadOption, Mismatch, Missing
@@ -98,6 +98,9 @@ def test_lines_of_a_file(trained: Path, articles: list[str], tmp_path: Path) -> 
     file = tmp_path / "lines.txt"
     file.write_text("\n".join(articles[:3]), encoding="utf-8")
     assert [row["text"] for row in summarize(trained, file, lines=True)] == articles[:3]
+    file.write_bytes("one\u2028and\x0bmore\r\ntwo\n".encode())  # as other programs count lines
+    rows = summarize(trained, file, lines=True)
+    assert [row["text"] for row in rows] == ["one\u2028and\x0bmore", "two"]
 
 
 def test_nothing_to_read_is_said(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,6 +354,22 @@ def test_long_inputs_can_be_refused(trained: Path, long: tuple[str, int]) -> Non
     assert "--on-long split reads long ones in windows" in warnings_of(seen)
 
 
+def test_the_exit_code_tells_that_no_input_was_answered(
+    trained: Path, long: tuple[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def code(*texts: str) -> int:
+        words = ["run", "summarize", *texts, "--model", str(trained), "--on-long", "refuse"]
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    assert code(long[0], long[0]) == 2
+    assert "all 2 inputs refused: the text has" in capsys.readouterr().err
+    assert code(long[0], "Quiet river.") == 0
+    assert "! 1 inputs refused: the text has" in capsys.readouterr().err
+
+
 # -- options --------------------------------------------------------------------------------------
 
 
@@ -384,8 +403,8 @@ def test_options_without_an_effect_are_said(trained: Path) -> None:
         ({"precision": "bf16"}, "unknown --precision `bf16`; did you mean `bfloat16`"),
         ({"on_long": "spilt"}, "unknown --on-long `spilt`; did you mean `split`"),
         ({"max_source": 3}, "--max-source must be at least 4"),
-        ({"num_beams": 0}, "`num_beams` must be 1 or more, and is 0"),
-        ({"top_p": 1.5, "do_sample": True}, "`top_p` must be between 0 and 1"),
+        ({"num_beams": 0}, "--num-beams must be at least 1, not 0"),
+        ({"top_p": 1.5, "do_sample": True}, "--top-p must lie between 0 and 1, not be 1.5"),
     ],
 )
 def test_values_out_of_range_are_refused(

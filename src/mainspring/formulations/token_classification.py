@@ -67,6 +67,8 @@ from mainspring.text import word_spans
 HEAD = "token_classes"
 OVERLAP = 64  # tokens that neighbouring windows have in common
 AT_ONCE = 1_000_000  # characters whose tokens are held at a time, or one text
+MANY = 10  # entities; that the ends of so many are wrong alike is no chance
+
 # Where more than this share of the training entities begins or ends within a word, what is read
 # later is told apart by tokens instead of words.
 CUT_WORDS = 0.01
@@ -85,19 +87,27 @@ def lacks(model: spec.Model) -> str | None:
 
 def learn(rows: Iterable[Values], setup: Setup) -> Setup:
     """The labels of the training rows (those of the checkpoint stay where they hold them all), and
-    whether entities begin and end with words."""
+    whether entities begin and end with words. BadData where all of many end one character too
+    early, as places do whose last character is counted in."""
     if setup.prefix:
         raise BadOption("--prefix: a text whose places are to be told is read as it is")
     count: Counter[str] = Counter()
-    cut = 0
+    cut = placed = early = 0
     for row in rows:
         entities: list[Entity] = row["entities"]
         count.update(entity["label"] for entity in entities)
         if entities and row.get("words") is None:
             starts, ends = (set(marks) for marks in zip(*word_spans(row["text"]), strict=True))
             cut += sum(e["start"] not in starts or e["end"] not in ends for e in entities)
+            placed += len(entities)
+            early += sum(e["end"] not in ends and e["end"] + 1 in ends for e in entities)
     if not count:
         raise BadData("the training rows hold no entity; is it the right column?")
+    if early == placed >= MANY:
+        raise BadData(
+            f"all {placed} entities end one character before their word does: an end is one past "
+            "the last character, so add one to each"
+        )
     needed = ["O", *(f"{prefix}-{label}" for label in sorted(count) for prefix in "BI")]
     labels = setup.labels if set(needed) <= set(setup.labels) else tuple(needed)
     units = "tokens" if cut > CUT_WORDS * count.total() else "words"

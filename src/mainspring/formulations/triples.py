@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from mainspring.checkpoints.bundle import Bundle
+from mainspring.data.relations import MARKS, OBJECT, SUBJECT, TRIPLET, read_triples
 from mainspring.formulations import (
     Formulation,
     Inference,
@@ -23,8 +24,6 @@ from mainspring.formulations import (
     posed,
     sequence_to_sequence,
 )
-
-TRIPLET, SUBJECT, OBJECT = MARKS = ("<triplet>", "<subj>", "<obj>")
 
 Relation = dict[str, Any]
 
@@ -45,27 +44,6 @@ def linearised(text: str, relations: Sequence[Relation]) -> str:
         part = f"{SUBJECT} {words(one['tail'])} {OBJECT} {one['type']}"
         heads.setdefault(words(one["head"]), []).append(part)
     return " ".join(f"{TRIPLET} {head} {' '.join(parts)}" for head, parts in heads.items())
-
-
-def read_triples(line: str) -> tuple[list[Relation], int]:
-    """The triples of a line, each once, and how many pieces of it are none."""
-    found: dict[tuple[str, str, str], Relation] = {}
-    before, *groups = line.split(TRIPLET)
-    broken = bool(before.strip())
-    lost = int(broken)
-    for group in groups:
-        head, *parts = group.split(SUBJECT)
-        head = " ".join(head.split())
-        lost += not parts
-        for part in parts:
-            tail, mark, name = part.partition(OBJECT)
-            tail, name = " ".join(tail.split()), " ".join(name.split())
-            if head and tail and name and mark and OBJECT not in name:
-                triple = head, name, tail
-                found[triple] = {"head": head, "type": name, "tail": tail}
-            else:
-                lost += 1
-    return list(found.values()), lost
 
 
 def pose(row: Values, setup: Setup) -> Values:

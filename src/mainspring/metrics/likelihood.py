@@ -13,9 +13,13 @@ SIGNATURE = "cross-entropy in nats a token; disjoint windows, the last of full s
 
 
 def combine(means: Mapping[str, float]) -> Statistics:
-    """The scores of mean `nats`, `tokens` and `bytes` of rows."""
+    """The scores of mean `nats`, `tokens`, `bytes` and `unspelt` bytes of rows.
+
+    Unspelt is what the unknown token stands for. It tells nothing of them, so each counts the 8
+    bits it takes to write it: else a vocabulary that knows fewer characters would look better.
+    """
     loss = means["nats"] / means["tokens"]
-    per_byte = means["nats"] / means["bytes"]
+    per_byte = (means["nats"] + means["unspelt"] * math.log(256)) / means["bytes"]
     values = (loss, per_byte, per_byte / math.log(2), math.exp(min(loss, 700.0)))
     return dict(zip(SCORES, values, strict=True))
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from mainspring.data.kinds import KINDS, Flaw
 from mainspring.data.rows import Row
 from mainspring.data.schema import Field, Layout
-from mainspring.errors import BadOption, Mismatch
+from mainspring.errors import BadOption, Mismatch, Range
 from mainspring.formulations import Formulation, Limits, Values
 from mainspring.metrics import Metric
 from mainspring.spec import Model
@@ -18,8 +18,8 @@ from mainspring.spec import Model
 class Option:
     """A task's own option: `--name VALUE` in the verbs it has a meaning for.
 
-    `least` is the smallest number it may be. What `fit` is told the model remembers; `learnt` is
-    False where the option has no meaning for `fit`.
+    `least` and `most` are the smallest and the largest number it may be. What `fit` is told the
+    model remembers; `learnt` is False where the option has no meaning for `fit`.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Option:
     default: str | int | float | None = None
     choices: tuple[str, ...] = ()
     least: float | None = None
+    most: float | None = None
     learnt: bool = True
 
     def read(self, given: Any) -> Any:
@@ -42,8 +43,8 @@ class Option:
             raise BadOption(f"{flag} must be a {'whole ' * whole}number, not {given!r}")
         if self.choices and value not in self.choices:
             raise BadOption.unknown(flag, str(value), self.choices)
-        if self.least is not None and not float(value) >= self.least:
-            raise BadOption(f"{flag} must be at least {self.least:g}, not {given}")
+        if not isinstance(value, str):
+            Range(self.least, self.most).check(flag, value)
         return value
 
 
@@ -171,11 +172,24 @@ def choose_formulation(task: Task, model: Model, to: Literal["use", "fit"] = "us
     for formulation in task.formulations:
         lack = formulation.lacks(model)
         if lack is None and formulation.head not in (None, *heads) and to == "use":
-            lack = f"a `{formulation.head}` head, which `mainspring fit {task.name}` gives it"
+            lack = (
+                f"a `{formulation.head}` head, which `mainspring fit {task.name} DATA --model "
+                "MODEL` gives it"
+            )
         if lack is None:
             return formulation
         reasons.append(f"{formulation.name} needs {lack}")
-    raise Mismatch(f"this model cannot do `{task.name}`: {'; '.join(reasons)}")
+    hint = ""
+    if to == "use" and task.formulations[0].head == "classes" and _writes_alone(model):
+        hint = (
+            ". Without rows to learn from, a model that writes can choose between labels: "
+            "`mainspring run generate TEXTS --choices LABEL LABEL`"
+        )
+    raise Mismatch(f"this model cannot do `{task.name}`: {'; '.join(reasons)}{hint}")
+
+
+def _writes_alone(model: Model) -> bool:
+    return model.encoder is None and model.vocabulary_head is not None
 
 
 def checkpoint_prefix(task: Task, config: Mapping) -> str:

@@ -1,7 +1,7 @@
 """`entities`: a text in, the names and things in it out, each with its place.
 
 Data are words with tags (CoNLL files, `tokens` and `ner_tags`) or texts with character spans
-(`entities`, `spans`, doccano's `label`).
+(`entities`, `spans`, doccano's `label`, Label Studio's exports).
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,10 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mainspring.data.annotated import annotated
 from mainspring.data.entities import Entity, checked_entities, join_words, tagged_entities
 from mainspring.data.kinds import Flaw, as_list
 from mainspring.data.rows import Row
 from mainspring.data.schema import Field, Layout
+from mainspring.data.tables import card_names
 from mainspring.formulations import Setup, Values, token_classification
 from mainspring.metrics.entities import METRIC, learn_gazetteer
 from mainspring.tasks import Option, Task
@@ -69,20 +71,25 @@ def of_words(values: Values) -> Values:
 # -- tags that are numbers -------------------------------------------------------------------------
 
 
-def named_tags(row: Row) -> Iterator[Row]:
+def unfold(row: Row) -> Iterator[Row]:
+    """The rows that one of an annotation tool holds, their tags named."""
+    return map(named_tags, annotated(row))
+
+
+def named_tags(row: Row) -> Row:
     """The row, numbers in its tags replaced by the names that a file beside the data lists."""
     values = dict(row.values)
     for column in TAGS.accepted:
         tags = values.get(column)
         numbers = _numbers(tags) if isinstance(tags, list | str) else None
-        names = _label_names(Path(row.file).parent) if numbers else ()
+        names = _label_names(Path(row.file).parent, column) if numbers else ()
         if not numbers or not names:
             continue
         if not all(0 <= number < len(names) for number in numbers):
-            detail = f"column `{column}` holds numbers, and labels.txt has {len(names)} names"
+            detail = f"column `{column}` holds {max(numbers)}, and there are {len(names)} names"
             raise Flaw("tags out of range", detail)
         values[column] = [names[number] for number in numbers]
-    yield replace(row, values=values)
+    return replace(row, values=values)
 
 
 def _numbers(tags: Any) -> list[int] | None:
@@ -97,13 +104,14 @@ def _numbers(tags: Any) -> list[int] | None:
 
 
 @lru_cache(maxsize=16)
-def _label_names(folder: Path) -> tuple[str, ...]:
-    """The names of labels, one a line, in the order of their numbers; none where no file is."""
+def _label_names(folder: Path, column: str) -> tuple[str, ...]:
+    """The names of labels in the order of their numbers: from a file of names, one a line, or from
+    the card of the data set, beside the data or a folder above; none where neither is."""
     file = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
-    if file is None:
-        return ()
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    if file is not None:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+    return tuple(card_names(folder).get(column) or card_names(folder.parent).get(column) or ())
 
 
 # -- the baseline, and words for people ------------------------------------------------------------
@@ -139,7 +147,7 @@ TASK = Task(
         Layout((WORDS, TAGS), of_words),
         Layout((TEXT, replace(ENTITIES, accepted=("label", "labels"))), of_spans),
     ),
-    unfold=named_tags,
+    unfold=unfold,
     formulations=(replace(token_classification.FORMULATION, learn=learn),),
     output="entities",
     best="f1",

@@ -43,7 +43,8 @@ TASK = Task(
                     accepted=("messages", "conversations", "conversation"),
                     help="a conversation: a list of role and content",
                 ),
-            )
+            ),
+            first=True,
         ),
         Layout(
             (
@@ -63,6 +64,7 @@ TASK = Task(
                 ANSWER,
             ),
             with_input,
+            first=True,
         ),
     ),
     formulations=(causal.FORMULATION,),

@@ -1,18 +1,21 @@
 """From a source of the user's data to checked rows in a task's terms."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mainspring import events
 from mainspring.data import schema
 from mainspring.data.kinds import Flaw
-from mainspring.data.readers import COLUMNS_FROM, Source, columns, read_rows
+from mainspring.data.readers import COLUMNS_FROM, Source, read_rows
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
+from mainspring.errors import BadData
 from mainspring.tasks import Task
+from mainspring.text import listed
 
 PIECE = 2_000  # characters of a plain text that are read as one row
+WORDS = 4  # a column of so many words and more holds texts
 
 Matched = tuple[schema.Layout, dict[str, str]]
 
@@ -32,9 +35,37 @@ def match(
 ) -> Matched:
     """How the columns of a source become the fields of a task: see `schema.match_layout`."""
     layouts = (schema.Layout(task.fields, task.values), *task.layouts)
-    return schema.match_layout(
-        layouts, _columns(task, source), named, file=_place(source), given=given
+    first = _first_rows(task, source)
+    layout, columns = schema.match_layout(
+        layouts, _names(first), named, file=_place(source), given=given
     )
+    _tell_unread(layout, columns, first)
+    return layout, columns
+
+
+def _tell_unread(layout: schema.Layout, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+    """A note of columns with texts that nothing is learnt from where classes are: a second text
+    may say what the first does not."""
+    if not any(field.kind in ("label", "labels") for field in layout.fields):
+        return
+    accepted = {name for field in layout.fields for name in field.accepted}
+    unread = [
+        name
+        for name in _names(rows)
+        if name not in columns.values() and name not in accepted and _holds_texts(name, rows)
+    ]
+    if unread:
+        events.note(
+            f"left unread: {listed(unread)}; name the texts that count with --text and "
+            "--columns.second"
+        )
+
+
+def _holds_texts(name: str, rows: Sequence[Row]) -> bool:
+    """Whether most values of a column are texts of several words."""
+    texts = [row.values.get(name) for row in rows]
+    several = [len(text.split()) >= WORDS for text in texts if isinstance(text, str)]
+    return sum(several) * 2 > len(texts)
 
 
 def by_columns(
@@ -43,17 +74,23 @@ def by_columns(
     """The task as its options and the columns of a source make it, and what options follow."""
     if task.by_columns is None:
         return task, {}
-    return task.by_columns(task, dict(options), _columns(task, source), named)
+    return task.by_columns(task, dict(options), _names(_first_rows(task, source)), named)
 
 
-def _columns(task: Task, source: Source) -> list[str]:
-    """The columns of a source, of its first unfolded rows where the task unfolds rows."""
-    if task.unfold is None:
-        return list(columns(source))
+def _first_rows(task: Task, source: Source) -> list[Row]:
+    """The first rows of a source, unfolded where the task unfolds rows."""
     with SkipLog() as unlisted:
-        unfolded = _unfolded(read_rows(source, unlisted), task.unfold, unlisted)
-        first = itertools.islice(unfolded, COLUMNS_FROM)
-        return list(dict.fromkeys(name for row in first for name in row.values))
+        rows = read_rows(source, unlisted)
+        if task.unfold is not None:
+            rows = _unfolded(rows, task.unfold, unlisted)
+        first = list(itertools.islice(rows, COLUMNS_FROM))
+        if not first:
+            raise BadData(f"no usable row: {unlisted.summary()}", file=_place(source))
+        return first
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.values))
 
 
 def checked(

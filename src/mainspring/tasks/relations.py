@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mainspring.data.relation_sets import published
 from mainspring.data.relations import relation_values
 from mainspring.data.schema import Field, Layout
 from mainspring.formulations import Limits, Values, classification, relation_pairs, triples
@@ -36,7 +37,10 @@ ENTITIES = Field(
 RELATIONS = Field(
     name="relations",
     kind="any",
-    accepted=("relations", "relation", "triples", "triplets", "label", "relation_type"),
+    accepted=(
+        *("relations", "relation", "triples", "triplets", "triple_list", "spo_list"),
+        *("label", "relation_type"),
+    ),
     help="the relation of head and tail by its name, or a list of head, tail and type",
     role="target",
 )
@@ -111,6 +115,7 @@ TASK = Task(
         NO_RELATION,
     ),
     values=relation_values,
+    unfold=published,
     layouts=(Layout((WORDS, ENTITIES, RELATIONS, NO_RELATION), relation_values),),
     formulations=tuple(formulation for form in FORMS.values() for formulation in form),
     by_columns=by_columns,

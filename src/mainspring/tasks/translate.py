@@ -7,15 +7,18 @@ options name them. Reversed options translate the other way.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
+from mainspring import events
 from mainspring.data.kinds import Flaw
 from mainspring.data.rows import Row
 from mainspring.data.schema import Field, Values
 from mainspring.errors import BadOption
 from mainspring.formulations import Limits, translation
-from mainspring.languages import is_code, nearest
+from mainspring.languages import base, is_code, nearest, subtags
 from mainspring.metrics.translation import METRIC
 from mainspring.tasks import Option, Task
+from mainspring.text import listed
 
 SOURCE, TARGET = "source_language", "target_language"
 TEXT = Field(
@@ -80,11 +83,38 @@ def by_columns(
             f"{shown} or the other way round"
         )
     fields = tuple(
-        _with_column(field, None if code is None else nearest(code, codes))
-        for field, code in ((TEXT, source), (TRANSLATION, target))
+        _with_column(field, option, languages[option], codes)
+        for field, option in ((TEXT, SOURCE), (TRANSLATION, TARGET))
     )
+    variants = {code: _variants(code, codes) for code in (source, target) if code}
+    several = {found[0]: tuple(found) for found in variants.values() if len(found) > 1}
+    if several:
+        task = replace(task, unfold=partial(unified, several))
     found = {name: code for name, code in languages.items() if code is not None}
     return replace(task, fields=fields), found
+
+
+def _variants(code: str, codes: Sequence[str]) -> list[str]:
+    """The columns that hold a language: the one with its code, or all that are of the language, as
+    "en-US" and "en-GB" are of "en"; the one that is nearest to the code first."""
+    first = nearest(code, list(codes))
+    if first is None or (subtags(first) == subtags(code) and len(subtags(code)) > 1):
+        return [] if first is None else [first]
+    return [first, *(other for other in codes if other != first and base(other) == base(code))]
+
+
+def unified(several: Mapping[str, Sequence[str]], row: Row) -> Iterable[Row]:
+    """The rows of `unfold` with a language in the first of the columns that may hold it. Flaw where
+    a row says it in several others, and none is nearer to what was asked for."""
+    for whole in unfold(row):
+        values = dict(whole.values)
+        for column, variants in several.items():
+            there = [name for name in variants if values.get(name)]
+            if len(there) > 1 and subtags(column) != subtags(column)[:1]:
+                raise Flaw("several variants of a language", f"{', '.join(there)}: ask for one")
+            if there and not values.get(column):
+                values[column] = values[there[0]]
+        yield replace(whole, values=values)
 
 
 def _has_pair(columns: Sequence[str]) -> bool:
@@ -92,8 +122,17 @@ def _has_pair(columns: Sequence[str]) -> bool:
     return all(lower & set(field.accepted) for field in (TEXT, TRANSLATION))
 
 
-def _with_column(field: Field, column: str | None) -> Field:
-    return field if column is None else replace(field, accepted=(column, *field.accepted))
+def _with_column(field: Field, option: str, code: str | None, codes: Sequence[str]) -> Field:
+    """The field, which a column of the language may hold; a warning where only another variant of
+    what was asked for is there."""
+    column = nearest(code, list(codes)) if code else None
+    if code is None or column is None:
+        flag = f"--{option.replace('_', '-')} {code or 'is not said'}"
+        shown = f"{flag}: the languages are {listed(codes)}; or name its column with {field.option}"
+        return replace(field, lacking=shown) if codes else field
+    if len(subtags(code)) > 1 and subtags(column) != subtags(code):
+        events.warn(f"`{code}` is not there: `{column}` is taken")
+    return replace(field, accepted=(column, *field.accepted))
 
 
 TASK = Task(

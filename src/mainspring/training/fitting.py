@@ -25,7 +25,8 @@ import numpy as np
 
 from mainspring import events, registry
 from mainspring.checkpoints.bundle import Bundle, family_of_size, load, new_bundle
-from mainspring.checkpoints.growing import unknown_characters, with_tokens
+from mainspring.checkpoints.chat import ROLES, TEMPLATE
+from mainspring.checkpoints.growing import unknown_characters, with_conversations, with_tokens
 from mainspring.checkpoints.heads import with_head
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
 from mainspring.compute.devices import choose_device
@@ -114,6 +115,8 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
             skipped=skipped,
             given=inputs,
         )
+    if skipped.total:
+        events.warn(f"{skipped.total} rows skipped: {skipped.summary()}")
     data.splits.save(out / SPLITS_FILE)
     bundle = _bundle(options, data, out, resume)
     return _Run(options, command, out, task, data, bundle).go(resume)
@@ -128,6 +131,9 @@ def _bundle(options: dict[str, Any], data: DataSet, out: Path, resume: bool) -> 
             if not new:
                 events.note("--add-characters: the tokenizer knows all characters of the data")
             bundle = with_tokens(bundle, new, options["seed"])
+        if data.conversations:
+            spelt = options["lora"] is not None
+            bundle = with_conversations(bundle, options["seed"], spelt=spelt)
         return bundle
     tokenizer = Tokenizer.open(out) if resume else None
     layout = family_of_size(options["from_scratch"]).tokens
@@ -137,6 +143,8 @@ def _bundle(options: dict[str, Any], data: DataSet, out: Path, resume: bool) -> 
         )
         texts = training_texts(data)
         tokenizer = train_tokenizer(texts, options["vocabulary"], options["tokenizer"], layout)
+        if data.conversations:
+            tokenizer = tokenizer.with_tokens(ROLES).with_chat_template(TEMPLATE)
     return new_bundle(options["from_scratch"], tokenizer, options["seed"])
 
 
@@ -450,10 +458,9 @@ class _Run:
         matched = ", ".join(f"{column} → {name}" for name, column in columns.items())
         counts = " · ".join(f"{name} {count}" for name, count in data.splits.counts().items())
         lost = f" · skipped {sum(data.skipped.values())} → {SKIPPED_FILE}" if data.skipped else ""
-        reasons = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
         lines = [
             ("task", f"{self.task.name}   {matched}"),
-            ("rows", f"{counts} ({data.splits.origin}){lost} {reasons}"),
+            ("rows", f"{counts} ({data.splits.origin}){lost}"),
         ]
         if data.mended:
             lines.append(("put right", f"{data.mended} → {SKIPPED_FILE}"))

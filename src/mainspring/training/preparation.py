@@ -16,6 +16,7 @@ from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.data.readers import Source, sources
 from mainspring.data.skipped import SkipLog
 from mainspring.data.splits import Splits, row_id, split_rows
+from mainspring.errors import BadData
 from mainspring.events import Progress, emit
 from mainspring.formulations import EncodedRow, Formulation, Setup, Values
 from mainspring.formulations.inputs import in_chunks
@@ -49,6 +50,12 @@ class DataSet:
             with SkipLog() as unlisted:
                 for example in checked(self.task, source, matched, unlisted, self.given):
                     yield example.values
+
+    @property
+    def conversations(self) -> bool:
+        """Whether there are conversations among the rows."""
+        fields = [field_ for layout, _ in self.matched for field_ in layout.fields]
+        return any(field_.kind == "messages" for field_ in fields)
 
     def rows(self, numbers: Sequence[int] | np.ndarray) -> Iterator[Values]:
         """Some of the rows, in the order of the data."""
@@ -88,7 +95,10 @@ def open_data(
             if len(ids) % AT_ONCE == 0:
                 emit(Progress("reading", len(ids), None, "rows"))
     emit(Progress("reading", len(ids), len(ids), "rows"))
-    sides = split_rows(ids, splits, seed=seed)
+    try:
+        sides = split_rows(ids, splits, seed=seed)
+    except BadData as error:  # too few rows, and here may be why
+        raise BadData(f"{error}; {skipped.summary()}" if skipped.total else str(error)) from None
     counts, mended = dict(skipped.counts), skipped.mendings()
     return DataSet(task, tuple(found), matched, sides, given, counts, mended)
 
@@ -116,7 +126,10 @@ def encode_rows(
 def training_texts(data: DataSet, without: Collection[str] = ()) -> Iterator[str]:
     """All texts of the training rows, but those in fields of the kinds `without`: what a new
     tokenizer learns from."""
-    names = [field_.name for field_ in data.task.fields if field_.kind not in without]
+    fields = (*data.task.fields, *(f for layout, _ in data.matched for f in layout.fields))
+    kinds = {field_.name: field_.kind for field_ in fields}
+    # The words of a text are the text once more.
+    names = [name for name, kind in kinds.items() if kind not in (*without, "words")]
     for row in data.rows(data.splits.train):
         for name in names:
             yield from texts_in(row.get(name))

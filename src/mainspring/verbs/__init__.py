@@ -4,10 +4,11 @@ A verb's parameters are its options, its docstring their help. It returns a `Res
 Python, lines for the command line.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol, SupportsIndex, get_args, get_origin, get_type_hints
 
-from mainspring.errors import BadOption
+from mainspring.errors import BadOption, Range
 
 
 class Result(Protocol):
@@ -19,9 +20,29 @@ class Result(Protocol):
         """What goes to standard output: text for people, or JSON objects."""
 
 
+# The numbers that options may be, the same in every verb that has them.
+RANGES = {
+    **dict.fromkeys(("accumulate", "epochs", "evaluate_every", "limit", "lora", "steps"), Range(1)),
+    **dict.fromkeys(("max_new_tokens", "num_beams"), Range(1)),
+    **dict.fromkeys(("metric_rows", "patience", "min_new_tokens", "top_k"), Range(0)),
+    "no_repeat_ngram_size": Range(0),
+    **dict.fromkeys(("learning_rate", "lora_alpha", "minutes"), Range(above=0)),
+    **dict.fromkeys(("temperature", "repetition_penalty"), Range(above=0)),
+    **dict.fromkeys(("warmup", "weight_decay", "top_p", "min_p"), Range(0, 1)),
+    "batch_tokens": Range(32),
+    "clip": Range(0, math.inf),
+    "length_penalty": Range(),
+    "max_source": Range(4),
+    "max_target": Range(2),
+    "seed": Range(0, 2**63 - 1),  # what torch takes
+    "vocabulary": Range(300),
+}
+
+
 def check_values(verb: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """BadOption where an option's value is none of those its annotation lists, or not whole where
-    it counts something. The command line checks that itself; a call from Python comes unchecked."""
+    """BadOption where an option's value is none of those its annotation lists, out of its range, or
+    not whole where it counts something. The command line checks the first and the last itself; a
+    call from Python comes unchecked."""
     for name, kind in get_type_hints(verb).items():
         value, kinds = options.get(name), (kind, *get_args(kind))
         if value is None:
@@ -33,3 +54,5 @@ def check_values(verb: Callable[..., Any], options: Mapping[str, Any]) -> None:
             raise BadOption.unknown(flag, str(value), choices)
         if int in kinds and not isinstance(value, SupportsIndex):
             raise BadOption(f"{flag} must be a whole number, not {value!r}")
+        if name in RANGES:
+            RANGES[name].check(flag, value)

@@ -25,7 +25,7 @@ from mainspring.tasks import Task
 from mainspring.tasks.reading import by_columns, checked, match
 from mainspring.tasks.settings import remembered
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import row_writer, told, unwritable
+from mainspring.verbs.output import row_writer, tell_skipped, told, unwritable
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 
@@ -64,11 +64,7 @@ def apply(request: Request) -> Iterator[tuple[Values, str]]:
                     yield row, answer
             out.finish()
             events.note(f"{out.file}: {out.count} rows")
-    if skipped.total:
-        where = "" if out is None else f", listed in {out.skipped}"
-        events.warn(f"{skipped.total} rows skipped: {skipped.summary()}{where}")
-    if skipped.mended:
-        events.warn(f"put right: {skipped.mendings()}")
+    tell_skipped(skipped)
 
 
 def _predictions(
@@ -109,7 +105,8 @@ def _predictions(
     if refused:
         long = opened.how.on_long == "refuse"
         hint = "; --on-long split reads long ones in windows" if long else ""
-        events.warn(f"{refused.total()} inputs refused: {next(iter(refused))}{hint}")
+        every = "all " if refused.total() == count else ""
+        events.warn(f"{every}{refused.total()} inputs refused: {next(iter(refused))}{hint}")
 
 
 def _tell(text: str) -> None:
@@ -257,7 +254,7 @@ def _source_rows(source: Source, request: Request, skipped: SkipLog) -> Iterator
         lines = (
             Row({"text": line}, row.file, number)
             for row in read_rows(source, skipped)
-            for number, line in enumerate(row.values["text"].splitlines(), 1)
+            for number, line in enumerate(row.values["text"].removesuffix("\n").split("\n"), 1)
         )
         return _checked(lines, request, skipped)
     options = {**remembered(request.use.model, request.task), **request.use.options}

@@ -13,6 +13,7 @@ from mainspring import events
 from mainspring.errors import BadOption
 from mainspring.threads import wait_politely
 from mainspring.verbs import check_values
+from mainspring.verbs.output import tell_skipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,7 @@ def embed(
     model: str = "minilm",
     out: str | Path | None = None,
     text: str | None = None,
+    encoding: str | None = None,
     lines: bool = False,
     pool: Literal["stored", "mean", "first", "last", "max"] = "stored",
     prompt: str | None = None,
@@ -78,6 +80,8 @@ def embed(
         vector). An unfinished one is gone on with.
     text
         Column of the text, where its name is not one of the accepted ones.
+    encoding
+        Of text files that are not UTF-8 and have no mark of their own: gb18030, cp1252.
     lines
         Each line of a text file or of standard input is a text of its own.
     pool
@@ -132,12 +136,16 @@ def _embedded(options: Mapping[str, Any], keep: Any) -> Vectors:
     if out is not None and out.suffix not in SUFFIXES:
         raise BadOption(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
     wait_politely()
+    from mainspring.data.rows import reading_as
     from mainspring.data.skipped import SkipLog
     from mainspring.verbs.applying import Output, count_inputs, input_rows, kept_columns
     from mainspring.verbs.vectors import VectorFile
 
     listed = None if out is None else out.with_name(out.stem + ".skipped.jsonl")
-    with SkipLog(listed, strict=options["strict"]) as skipped:
+    with (
+        reading_as(options["encoding"]),
+        SkipLog(listed, strict=options["strict"]) as skipped,
+    ):
         request = _request(options)
         rows = input_rows(request, skipped)
         model = _open(options)
@@ -198,8 +206,7 @@ class _Pass:
                 f"{self.cut} texts longer than {self.model.limit} tokens were cut ({self.unread} "
                 "tokens not read); --on-long split reads them in windows"
             )
-        if self.skipped.total:
-            events.warn(f"{self.skipped.total} rows skipped: {self.skipped.summary()}")
+        tell_skipped(self.skipped)
         mapped = np.load(out, mmap_mode="r") if out is not None and out.suffix == ".npy" else None
         return Vectors(
             self.count,

@@ -26,6 +26,7 @@ def evaluate(
     text: str | None = None,
     target: str | None = None,
     columns: dict[str, str] | None = None,
+    encoding: str | None = None,
     limit: int | None = None,
     max_source: int | None = None,
     max_new_tokens: int | None = None,
@@ -62,6 +63,8 @@ def evaluate(
         Column of the reference.
     columns
         Columns of any fields, by field: --columns.label sentiment.
+    encoding
+        Of text files that are not UTF-8 and have no mark of their own: gb18030, cp1252.
     limit
         Score only the first rows, this many.
     max_source
@@ -90,6 +93,7 @@ def evaluate(
     options = locals()
     check_values(evaluate, options)
     wait_politely()
+    from mainspring.data.rows import reading_as
     from mainspring.tasks.reading import named_columns
     from mainspring.verbs.opening import Use, model_for
     from mainspring.verbs.scoring import score
@@ -119,14 +123,15 @@ def evaluate(
         contestants.append(
             replace(use, model=against or use.model, precision=against_precision or precision)
         )
-    return score(
-        found,
-        Path(data),
-        contestants=contestants,
-        out=None if out is None else Path(out),
-        named=named_columns(options),
-        given=inputs,
-        limit=limit,
-        seed=seed,
-        strict=strict,
-    )
+    with reading_as(encoding):
+        return score(
+            found,
+            Path(data),
+            contestants=contestants,
+            out=None if out is None else Path(out),
+            named=named_columns(options),
+            given=inputs,
+            limit=limit,
+            seed=seed,
+            strict=strict,
+        )

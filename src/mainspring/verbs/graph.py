@@ -16,9 +16,9 @@ from mainspring.errors import BadOption, Missing
 from mainspring.threads import wait_politely
 from mainspring.verbs import check_values
 from mainspring.verbs.graph_results import Asked, Done, Queried
+from mainspring.verbs.output import tell_skipped
 
 if TYPE_CHECKING:
-    from mainspring.data.skipped import SkipLog
     from mainspring.graph.linking import Encode
 
 
@@ -34,6 +34,7 @@ def build(
     base: str | None = None,
     text: str | None = None,
     id: str | None = None,
+    encoding: str | None = None,
     lines: bool = False,
     passage: int = 600,
     min_score: float = 0.0,
@@ -71,6 +72,8 @@ def build(
         Column of the text, where its name is not one of the accepted ones.
     id
         Column that names the rows of a table; by default they are known by their lines.
+    encoding
+        Of text files that are not UTF-8 and have no mark of their own: gb18030, cp1252.
     lines
         Each line of a text file or of standard input is a document.
     passage
@@ -92,6 +95,7 @@ def build(
             "--relation-names is for the chat model; a model of relations knows its own"
         )
     wait_politely()
+    from mainspring.data.rows import reading_as
     from mainspring.data.skipped import SkipLog
     from mainspring.graph import building
     from mainspring.graph.linking import Aliases, read_aliases
@@ -100,7 +104,7 @@ def build(
     from mainspring.verbs.applying import count_inputs
 
     use = asked.use_of(entities or relations or model or "starter", precision, device)
-    with SkipLog(strict=strict) as skipped:
+    with reading_as(encoding), SkipLog(strict=strict) as skipped:
         request = asked.request_for(docs, use, text, lines, strict)
         documents = asked.documents_of(request, skipped, id)
         first = next(documents)  # what cannot be read is told before a model is loaded
@@ -111,7 +115,7 @@ def build(
             extractor = asked.extractor_of(entities, relations, model, relation_names, use)
             found, total = chain([first], documents), count_inputs(request)
             built = building.build(found, graph, extractor, settings, total)
-        _tell_skipped(skipped)
+        tell_skipped(skipped)
     facts = {"store": str(store), **vars(built), "links": dict(built.links)}
     facts["skipped"] = skipped.total
     said = [
@@ -165,7 +169,7 @@ def import_(
                 made = import_file(Path(file), graph, skipped, columns)
                 triples += made.triples
                 done_before += made.done_before
-        _tell_skipped(skipped)
+        tell_skipped(skipped)
     facts = {"store": str(store), "triples": triples, "done_before": done_before}
     said = f"{store}: {triples} triples read, {done_before} files done before"
     return Done({**facts, "skipped": skipped.total}, [said])
@@ -249,14 +253,17 @@ def ask(
     Parameters
     ----------
     question
-        A question that names a thing in the graph: "Where was Marie Curie born?"
+        A question that names a thing in the graph: "Where was Marie Curie born?" It may ask who,
+        what, where or when, how many, whether something is so, or how two things are related; in
+        English or Chinese.
     store
         Folder of the graph.
     encoder
         Sentence encoder that compares the question with the names of relations by meaning: minilm.
-        Without it only shared words count.
+        Without it only words that are the same or of the same kind of relation count.
     least
-        How well a fact must fit the question, 0 to 1; answers below 0.35 are told as guesses.
+        How well a fact must fit the question, 0 to 1. An answer is sure where every word of the
+        question is accounted for; others are told as guesses.
     """
     from mainspring.graph.asking import Asker
     from mainspring.graph.store import reading
@@ -268,7 +275,7 @@ def ask(
     with reading(store) as graph:
         asker = Asker(graph, _encode(encoder))
         answered = asker.ask(question, least=least)
-        steps = [step for answer in answered.answers for step in answer.path]
+        steps = [*(s for answer in answered.answers for s in answer.path), *answered.known]
         iris = {
             iri
             for step in steps
@@ -341,11 +348,6 @@ def _words(query: str) -> str:
             raise Missing(f"no file {file}")
         return file.read_text(encoding="utf-8-sig", errors="replace")
     return query
-
-
-def _tell_skipped(skipped: "SkipLog") -> None:
-    if skipped.total:
-        events.warn(f"{skipped.total} rows skipped: {skipped.summary()}")
 
 
 def _nearest(name: str, documents: Sequence[str]) -> str:

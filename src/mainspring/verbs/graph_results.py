@@ -120,40 +120,56 @@ class Asked:
         if as_json:
             yield json.dumps(self.as_json(), ensure_ascii=False)
             return
-        if not self.answered.answers:
-            yield f"I do not know: {self.answered.problem}."
-        elif not self.answered.sure:
-            yield f"Not sure (fits by {self.answered.score:.2f} of 1), perhaps:"
-        for answer in self.answered.answers:
-            yield answer.label
+        found = self.answered
+        if not found.answers:
+            yield f"I do not know: {found.problem}."
+            if found.known:
+                yield "What the graph holds:"
+            for step in found.known:
+                yield from self._told(step)
+            return
+        if not found.sure:
+            yield f"Not sure (fits by {found.score:.2f} of 1), perhaps:"
+        if found.kind == "whether":
+            yield "yes"
+        if found.count is not None:
+            yield f"{found.count} in the graph"
+        for answer in found.answers:
+            if found.kind != "whether":
+                yield answer.label
             for step in answer.path:
-                yield f"  {self._fact(step)}"
-                for at in step.evidence[:3]:
-                    yield f"    {_where(asdict(at))}"
+                yield from self._told(step)
+
+    def _told(self, step: "Step") -> Iterator[str]:
+        yield f"  {self._fact(step)}"
+        for at in step.evidence[:3]:
+            yield f"    {_where(asdict(at))}"
 
     def as_json(self) -> dict[str, Any]:
-        """Everything: answers, paths with their facts and places, the score."""
+        """Everything: answers, paths with their facts and places, the score; `yes` is true, or null
+        where that is not asked or not known."""
         return {
             "question": self.answered.question,
+            "kind": self.answered.kind,
             "answers": [
                 {
                     "answer": answer.label,
                     "iri": answer.iri,
-                    "path": [
-                        {
-                            **asdict(step.edge),
-                            "said": self._fact(step),
-                            "evidence": [asdict(at) for at in step.evidence],
-                        }
-                        for step in answer.path
-                    ],
+                    "path": [self._step(step) for step in answer.path],
                 }
                 for answer in self.answered.answers
             ],
+            "count": self.answered.count,
+            "yes": self.answered.yes,
             "score": round(self.answered.score, 4),
             "sure": self.answered.sure,
             "problem": self.answered.problem,
+            "known": [self._step(step) for step in self.answered.known],
         }
+
+    def _step(self, step: "Step") -> dict[str, Any]:
+        evidence = [asdict(at) for at in step.evidence]
+        return {**asdict(step.edge), "said": self._fact(step), "evidence": evidence}
 
     def _fact(self, step: "Step") -> str:
         head, relation, tail = (

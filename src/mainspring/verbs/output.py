@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mainspring import events
 from mainspring.errors import BadData
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from mainspring.data.skipped import SkipLog
 
 Write = Callable[[dict[str, Any]], None]
 
@@ -18,6 +21,15 @@ Write = Callable[[dict[str, Any]], None]
 def told(counts: Mapping[str, int]) -> str:
     """What was counted, for a line: "3 tag repairs, 1 …"."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def tell_skipped(skipped: "SkipLog") -> None:
+    """Warns of rows that were left out, why and where first, and of what was put right."""
+    listed = "" if skipped.path is None else f", listed in {skipped.path}"
+    if skipped.total:
+        events.warn(f"{skipped.total} rows skipped: {skipped.summary()}{listed}")
+    if skipped.mended:
+        events.warn(f"put right: {skipped.mendings()}{listed}")
 
 
 def json_line(result: "DataclassInstance") -> str:

@@ -7,7 +7,7 @@ In memory stay three numbers a row and the ids of what was predicted.
 import math
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring import events
+from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.data import schema
 from mainspring.data.readers import Source
 from mainspring.data.skipped import SkipLog
@@ -29,7 +30,7 @@ from mainspring.tasks import Task
 from mainspring.tasks.reading import checked, count, match
 from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import row_writer
+from mainspring.verbs.output import row_writer, tell_skipped
 
 AT_ONCE = 64  # rows
 PROMPT, SAMPLE = 32, 96  # tokens
@@ -85,6 +86,7 @@ def score_losses(
             with SkipLog() as unlisted:
                 again = islice(checked(task, source, matched, unlisted, given), limit)
                 report, at_limit = sampled(task, opened, again, out)
+    tell_skipped(skipped)
     first = found[0]
     base = {
         "uniform": uniform(first.rows, first.vocabulary),
@@ -135,10 +137,11 @@ def surprised(
             for example, parts in zip(chunk, encoded, strict=True):
                 surprise = math.fsum(islice(losses, len(parts)))
                 labels = array("i", (i for p in parts for i in p.target if i != IGNORED))
-                size = said_bytes(example.values)
+                size, unspelt = said_bytes(example.values, parts, tokenizer)
                 if not labels or not size:
                     continue
                 row = {"nats": surprise, "tokens": float(len(labels)), "bytes": float(size)}
+                row["unspelt"] = float(unspelt)
                 kept.rows.append(row)
                 kept.labels.append(labels)
                 if write is not None:
@@ -148,6 +151,13 @@ def surprised(
         raise BadData("in none of the rows there is anything to predict")
     kept.seconds = time.perf_counter() - started
     events.emit(events.Progress(name, len(kept.rows), len(kept.rows), "rows"))
+    strange = sum(row["unspelt"] for row in kept.rows)
+    if strange:
+        of = strange / sum(row["bytes"] for row in kept.rows)
+        events.warn(
+            f"{strange:,.0f} bytes of the texts ({of:.1%}) are unknown to the tokenizer; each "
+            "counts 8 bits in the scores per byte"
+        )
     return kept
 
 
@@ -161,13 +171,23 @@ def encoded_row(opened: Opened, values: Values) -> list[EncodedRow]:
     return rolling(ids, start_id(tokenizer), opened.setup.limits.source)
 
 
-def said_bytes(values: Values) -> int:
-    """How many bytes the text has that is predicted."""
+def said_bytes(
+    values: Values, parts: Sequence[EncodedRow], tokenizer: Tokenizer
+) -> tuple[int, int]:
+    """How many bytes the text has that is predicted, and how many of them stand behind the unknown
+    token. Of an answer that is cut only what is left counts."""
     if "messages" in values:
         said = [m["content"] for m in values["messages"] if m["role"] == "assistant"]
     else:
         said = [values["target"] if "target" in values else values["text"]]
-    return sum(len(text.encode()) for text in said)
+    size = sum(len(text.encode()) for text in said)
+    cut = any(p.target_lost if "target" in values else p.source_lost for p in parts)
+    unknown = tokenizer.unk_id is not None and any(tokenizer.unk_id in p.target for p in parts)
+    if not cut and not unknown:
+        return size, 0
+    written = (tokenizer.decode(i for i in p.target if i != tokenizer.unk_id) for p in parts)
+    spelt = sum(len(text.encode()) for text in written)
+    return (spelt, 0) if cut else (size, max(0, size - spelt))
 
 
 # -- samples ---------------------------------------------------------------------------------------

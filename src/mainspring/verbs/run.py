@@ -26,6 +26,7 @@ def run(
     out: str | Path | None = None,
     text: str | None = None,
     columns: dict[str, str] | None = None,
+    encoding: str | None = None,
     lines: bool = False,
     on_long: Literal["split", "cut", "refuse"] = "split",
     max_source: int | None = None,
@@ -54,7 +55,8 @@ def run(
 
     Each prediction keeps the columns of its input and adds the answer (`summary`), what goes with
     it (for generated text `stop`, which is "eos", "length" or "stop", and `tokens`),
-    `source_tokens_unread` and `windows`.
+    `source_tokens_unread` and `windows`. A row that the model refuses says why under `error`; where
+    it refuses all, or none can be read, the exit code is 2.
 
     Parameters
     ----------
@@ -71,6 +73,8 @@ def run(
         Column of the input text, where its name is not one of the accepted ones.
     columns
         Columns of any fields, by field: --columns.question q.
+    encoding
+        Of text files that are not UTF-8 and have no mark of their own: gb18030, cp1252.
     lines
         Each line of a text file or of standard input is an input of its own.
     on_long
@@ -141,6 +145,7 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     """The predictions that `run` gives for these options, each as soon as it is made."""
     check_values(run, options)
     wait_politely()
+    from mainspring.data.rows import reading_as
     from mainspring.tasks.reading import named_columns
     from mainspring.verbs.applying import Request, apply
     from mainspring.verbs.constraining import stated
@@ -170,14 +175,16 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
         lines=options["lines"],
         strict=options["strict"],
     )
-    for row, answer in apply(request):
-        emit(Answer(row, answer))
-        yield row
+    with reading_as(options["encoding"]):
+        for row, answer in apply(request):
+            emit(Answer(row, answer))
+            yield row
 
 
 @dataclass(frozen=True)
 class Done:
-    """`run` on the command line prints each answer as it is made: nothing is left to say."""
+    """`run` on the command line prints each answer as it is made: nothing is left to say. The exit
+    code is 2 where no input was answered, as it is where none could be read."""
 
     exit_code: int = 0
 
@@ -191,6 +198,8 @@ def command(*args: Any, **kwargs: Any) -> Done:
     """`run` for the command line, which prints the answers and keeps none."""
     bound = inspect.signature(run).bind(*args, **kwargs)
     bound.apply_defaults()
-    for _ in answers(bound.arguments):
-        pass
-    return Done()
+    rows = refused = 0
+    for row in answers(bound.arguments):
+        rows += 1
+        refused += "error" in row
+    return Done(exit_code=2 if rows and rows == refused else 0)

@@ -16,7 +16,7 @@ from mainspring import events
 from mainspring.data import schema
 from mainspring.data.readers import Source, sources
 from mainspring.data.skipped import SkipLog
-from mainspring.errors import BadOption, Mismatch
+from mainspring.errors import Mismatch
 from mainspring.formulations import Prediction, Values
 from mainspring.metrics import Metric, Statistics
 from mainspring.tasks import Task
@@ -24,7 +24,7 @@ from mainspring.tasks.reading import Matched, by_columns, checked, count, match
 from mainspring.tasks.settings import remembered
 from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import row_writer
+from mainspring.verbs.output import row_writer, tell_skipped
 
 CHOOSE_KIND_FROM = 200  # rows
 
@@ -43,6 +43,7 @@ class Tally:
     tokens: int = 0
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
 
     def add(self, prediction: Prediction, statistics: Statistics) -> None:
         self.rows.append(statistics)
@@ -50,6 +51,8 @@ class Tally:
         self.cut += prediction.source_tokens_unread > 0 or prediction.windows > 1
         self.tokens += prediction.tokens
         self.counts.update(prediction.counts)
+        if prediction.error is not None:
+            self.refused[prediction.error] += 1
 
     @property
     def speed(self) -> float:
@@ -73,8 +76,6 @@ def score(
     metric = task.metric
     if metric is None and not any(formulation.predict for formulation in task.formulations):
         raise Mismatch(f"`{task.name}` has no metric on predictions; `fit` reports its loss")
-    if limit is not None and limit < 1:
-        raise BadOption("--limit must be at least 1")
     source = _test_source(data)
     if metric is None:
         from mainspring.verbs.perplexity import score_losses
@@ -112,9 +113,11 @@ def score(
         if metric.report is not None and number == 0:
             guesses, wanted = zip(*tallies[0].judged, strict=True)
             report = metric.report(guesses, wanted, opened.setup.labels, out)
-    if skipped.mended:
-        events.warn(f"put right: {skipped.mendings()}")
+    tell_skipped(skipped)
     first = tallies[0]
+    if first.refused:
+        why = next(iter(first.refused))
+        events.warn(f"{first.refused.total()} rows count as wrong, the model refuses them: {why}")
     against: dict[str, Any] = {}
     if len(tallies) > 1:
         against = comparison(metric, contestants[1].model, first, tallies[1], seed)

@@ -1,0 +1,105 @@
+"""Which columns `classify` reads as its texts and its label, and which labels are none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mainspring import events
+from mainspring.data.readers import sources
+from mainspring.data.skipped import SkipLog
+from mainspring.tasks.classify import TASK
+from mainspring.tasks.reading import by_columns, checked, match
+
+LONG, OTHER = "a river and a bridge", "the bridge over the river"
+
+
+def write(rows: list[dict], folder: Path) -> Path:
+    file = folder / "data.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def read(file: Path, **named: str) -> tuple[list[dict], SkipLog, list[str]]:
+    seen: list[events.Event] = []
+    with events.listening(seen.append), SkipLog() as skipped:
+        [source] = sources(file)
+        task, _ = by_columns(TASK, {}, source, named)
+        matched = match(task, source, named)
+        rows = [example.values for example in checked(task, source, matched, skipped, {})]
+    return rows, skipped, [event.text for event in seen if isinstance(event, events.Note)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("question", "sentence"),  # QNLI
+        ("question1", "question2"),  # QQP
+        ("sentence1", "sentence2"),  # MRPC, RTE, STS-B, WNLI, PAWS
+        ("premise", "hypothesis"),  # SNLI, MNLI, XNLI
+        ("question", "passage"),  # BoolQ
+        ("Premise", "Hypothesis"),
+    ],
+)
+def test_both_texts_of_a_pair_are_read(first: str, second: str, tmp_path: Path) -> None:
+    data = write([{second: OTHER, first: LONG, "label": 1}], tmp_path)
+    assert read(data)[0] == [{"text": LONG, "second": OTHER, "label": "1"}]
+
+
+def test_a_named_column_is_read_by_itself_and_the_other_is_told(tmp_path: Path) -> None:
+    data = write([{"question": OTHER, "sentence": LONG, "label": 1}], tmp_path)
+    rows, _, notes = read(data, text="sentence")
+    assert rows == [{"text": LONG, "label": "1"}]
+    assert any(note.startswith("left unread: `question`") for note in notes)
+
+
+def test_texts_that_are_left_unread_are_told(tmp_path: Path) -> None:
+    row = {"title": LONG, "description": OTHER, "source": "web", "words": 7, "label": 2}
+    rows, _, notes = read(write([row], tmp_path))
+    assert rows == [{"text": LONG, "label": "2"}]
+    assert notes == [
+        "left unread: `description`; name the texts that count with --text and --columns.second"
+    ]
+    named = {"text": "title", "second": "description"}
+    rows, _, notes = read(tmp_path / "data.jsonl", **named)
+    assert rows == [{"text": LONG, "second": OTHER, "label": "2"}] and not notes
+
+
+@pytest.mark.parametrize(
+    ("row", "unlabelled"),
+    [
+        ({"premise": LONG, "hypothesis": OTHER}, -1),  # SNLI of the datasets library
+        ({"sentence1": LONG, "sentence2": OTHER}, "-"),  # as it was published
+        ({"sentence": LONG, "idx": 3}, -1),  # the tests of GLUE
+    ],
+)
+def test_rows_without_a_gold_label_are_counted(row: dict, unlabelled: object, tmp_path) -> None:
+    column = "gold_label" if unlabelled == "-" else "label"
+    data = write([{**row, column: unlabelled}, {**row, column: 2}], tmp_path)
+    rows, skipped, _ = read(data)
+    assert [row["label"] for row in rows] == ["2"]
+    assert skipped.counts == {"no gold label": 1} and f"{data}:1" in skipped.summary()
+
+
+def test_minus_one_is_a_label_like_others_elsewhere(tmp_path: Path) -> None:
+    data = write([{"text": LONG, "label": label} for label in (-1, 0, 1)], tmp_path)
+    assert [row["label"] for row in read(data)[0]] == ["-1", "0", "1"]
+
+
+def test_labels_of_tables_with_gaps(tmp_path: Path) -> None:
+    """Where a label is missing pandas writes whole numbers as 1.0 and the gap as nothing or nan."""
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\na,1.0\nb,1\nc,\nd,nan\ne,NaN\nf,2.0\ng,1.5\nh,007\ni,v1.0\n")
+    rows, skipped, _ = read(data)
+    assert [row["label"] for row in rows] == ["1", "1", "2", "1.5", "007", "v1.0"]
+    assert skipped.counts == {"missing field": 2, "empty text": 1}
+    gaps = write([{"text": "a", "label": label} for label in (float("nan"), None, 1.0)], tmp_path)
+    rows, skipped, _ = read(gaps)
+    assert [row["label"] for row in rows] == ["1"] and skipped.counts == {"missing field": 2}
+
+
+def test_missing_ones_of_several_labels(tmp_path: Path) -> None:
+    labels = ("1.0|2", "nan", "", float("nan"))
+    rows, skipped, _ = read(write([{"text": LONG, "labels": given} for given in labels], tmp_path))
+    assert [row["label"] for row in rows] == [["1", "2"], []]
+    assert skipped.counts == {"missing field": 2}
