@@ -200,11 +200,15 @@ def test_kill_9_at_any_moment_leaves_a_run_that_goes_on(
         else:
             command.until(lambda: (out / "tokenizer.json").exists())
         time.sleep(draw.random() * 0.4)
-        command.signal(signal.SIGKILL)
-        assert command.wait() in (-signal.SIGKILL, 0)
-        kills += 1
+        command.process.kill()
+        ended = command.wait()
         for state in checkpointing.saved_states(out):
             assert checkpointing.read_state(state)["step"] == int(state.name.split("-")[1])
+        if ended == 0:  # on a quick machine the last steps are over before the kill
+            break
+        assert ended == -signal.SIGKILL
+        kills += 1
+    assert kills >= 2
     mainspring.fit("summarize", data, out=out, resume=True)
     assert_same(kept(out), straight("float32"))
 
