@@ -113,12 +113,14 @@ def mainspring(setup: TrainingSetup, turns: Turns) -> None:
     import torch
 
     from mainspring.checkpoints.bundle import load
+    from mainspring.compute.memory import keep_freed_memory
     from mainspring.compute.training import prepare_for_training
     from mainspring.formulations import special_ids
     from mainspring.formulations.sequence_to_sequence import FORMULATION
     from mainspring.training.loop import BatchSource, train
     from mainspring.training.optimizer import build_optimizer
 
+    keep_freed_memory()
     bundle = load(setup.folder)
     assert bundle.tokenizer is not None
     ids = special_ids(bundle.tokenizer, bundle.config)

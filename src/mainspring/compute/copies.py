@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mainspring.compute.native import library
+from mainspring.compute.native.library import Kernels
+from mainspring.compute.native.panels import Panels
 
 TILE = 256
 LONG = 1024  # rows from which laying a factor out anew is cheaper than multiplying it as it lies
@@ -56,14 +58,18 @@ class ComputeCopy:
         return [*(leaf.weight for leaf in self.leaves), *biases]
 
     def weight(self) -> Tensor:
-        if self._weight is None or self._seen != [p._version for p in self.parameters]:
-            self.refresh()
+        self._settle()
         assert self._weight is not None
         return self._weight
 
     def bias(self) -> Tensor | None:
-        self.weight()
+        self._settle()
         return self._bias
+
+    def _settle(self) -> None:
+        """Sees to it that the copy is of the parameters as they are."""
+        if self._seen != [p._version for p in self.parameters]:
+            self.refresh()
 
     def refresh(self) -> None:
         """Copies the weights as they are now."""
@@ -120,3 +126,44 @@ class ComputeCopy:
                 if leaf.bias is not None:
                     made.append(part.to(leaf.bias.dtype))
         return [d if wants else None for d, wants in zip(made, wanted, strict=True)]
+
+
+class PanelCopy(ComputeCopy):
+    """As `ComputeCopy` on a CPU that our kernels know, in their layout: one copy for products with
+    the weights, one for those with their transpose, which a gradient needs. Both are bfloat16,
+    biases float32."""
+
+    def __init__(self, leaves: Sequence[nn.Linear], kernels: Kernels):
+        super().__init__(leaves, torch.bfloat16)
+        self.kernels = kernels
+        self._panels: Panels | None = None
+
+    @staticmethod
+    def serves(leaves: Sequence[nn.Linear]) -> bool:
+        """Whether each leaf but the last ends where a block of 32 outputs does."""
+        return all(leaf.out_features % 32 == 0 for leaf in leaves[:-1])
+
+    def refresh(self) -> None:
+        weights = [leaf.weight for leaf in self.leaves]
+        with torch.inference_mode(False), torch.no_grad():
+            if self._panels is None:
+                if any(leaf.bias is not None for leaf in self.leaves):
+                    self._bias = torch.zeros(sum(self.rows))
+                self._panels = Panels(self.kernels, weights, self._bias)
+            else:
+                self._panels.pack(weights)
+            if self._bias is not None:
+                for leaf, part in zip(self.leaves, self._bias.split(self.rows), strict=True):
+                    if leaf.bias is not None:
+                        part.copy_(leaf.bias)
+        self._seen = [p._version for p in self.parameters]
+
+    def multiply(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        self._settle()
+        assert self._panels is not None
+        return self._panels.forth(x), ()
+
+    def input_gradient(self, dy: Tensor, low: Tensor | None, kept: Sequence[Tensor]) -> Tensor:
+        self._settle()
+        assert self._panels is not None
+        return self._panels.back(dy)

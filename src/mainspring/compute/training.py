@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mainspring.compute.adapted import AdaptedCopy
 from mainspring.compute.attention import training_attend
-from mainspring.compute.copies import ComputeCopy
+from mainspring.compute.copies import ComputeCopy, PanelCopy
 from mainspring.compute.dropout import Dropout
 from mainspring.compute.feed_forward import (
     ReluFeedForward,
@@ -42,6 +42,7 @@ from mainspring.compute.hardware import detect
 from mainspring.compute.linear import CopiedLinear, FusedProjections
 from mainspring.compute.lora import LoraLinear
 from mainspring.compute.loss import token_nats_by_kernels
+from mainspring.compute.native import library
 from mainspring.compute.residual import NarrowRMSNorm, ResidualStep
 from mainspring.compute.self_attention import FusedSelfAttention
 from mainspring.compute.swap import swap
@@ -107,10 +108,18 @@ class TrainingModel:
 
     def copy(self, *leaves: nn.Linear) -> ComputeCopy:
         """A bfloat16 copy of the leaves' weights, to be refreshed with the others."""
-        adapted = any(isinstance(leaf, LoraLinear) for leaf in leaves)
-        made = (AdaptedCopy if adapted else ComputeCopy)(leaves, torch.bfloat16)
+        made = _copy(leaves)
         self.copies.append(made)
         return made
+
+
+def _copy(leaves: Sequence[nn.Linear]) -> ComputeCopy:
+    if any(isinstance(leaf, LoraLinear) for leaf in leaves):
+        return AdaptedCopy(leaves, torch.bfloat16)
+    kernels = library.kernels() if on_cpu(leaves[0]) else None
+    if kernels is not None and PanelCopy.serves(leaves):
+        return PanelCopy(leaves, kernels)
+    return ComputeCopy(leaves, torch.bfloat16)
 
 
 def prepare_for_training(

@@ -20,7 +20,8 @@
 
 #include "common.h"
 
-enum { FEW = 4, CHUNK = 8 };
+enum { FEW = 4, CHUNK = 8, FEW_GROUPS = 4 };  /* rows; groups of 16 rows */
+enum { SECOND_CACHE = 1 << 20 };             /* bytes of weights that stay in it */
 enum { BFLOAT16 = 0, INT8 = 1 };            /* kinds of weights */
 enum { NONE = 0, RELU = 1 };
 
@@ -208,11 +209,72 @@ static void few_panels(const Linear *w, int64_t rows, const uint8_t *high, const
 
 /* ---- tiles ----------------------------------------------------------------------------------- */
 
+/* 16 rows as the left factor: `stride` bytes from row to row, `step` from block to block. */
+typedef struct {
+    const uint8_t *at;
+    int64_t stride, step;
+} Rows;
+
+/* Sums on their way to y: two blocks of 16 rows by two panels, as `tiles` left them. They are
+   written a few rows at a time while the matrix unit makes the next ones. */
+typedef struct {
+    const Linear *w;
+    const int32_t *sums;
+    const float *scales;
+    char *y;
+    int64_t rows, next, column;
+    int wide, panels, exact;
+    int plain;  /* bfloat16 by bfloat16, whole, without a bias */
+} Waiting;
+
+static inline __m512 finished(const Waiting *from, int64_t r, int q) {
+    const Linear *w = from->w;
+    int64_t column = from->column + q * LANES, tile = from->exact ? 0 : r / LANES;
+    __mmask16 mask = first(w->out - column);
+    const int32_t *at = from->sums + (2 * tile + q) * LANES * LANES + r % LANES * LANES;
+    __m512i sums = _mm512_load_si512(at);
+    __m512 value = _mm512_castsi512_ps(sums);
+    if (w->kind == INT8) {
+        value = _mm512_cvtepi32_ps(sums);
+        if (from->exact) {
+            __m512 low = _mm512_cvtepi32_ps(_mm512_load_si512(at + 2 * LANES * LANES));
+            value = _mm512_fmadd_ps(value, _mm512_set1_ps(128.0f), low);
+        }
+        __m512 scale = _mm512_maskz_loadu_ps(mask, w->scale + column);
+        value = _mm512_mul_ps(value, _mm512_mul_ps(scale, _mm512_set1_ps(from->scales[r])));
+    }
+    return finish(w, column, mask, value);
+}
+
+/* Writes up to `count` of the rows that wait. */
+INLINE void write_rows(Waiting *from, int64_t count) {
+    const Linear *w = from->w;
+    int64_t end = from->next + count < from->rows ? from->next + count : from->rows;
+    int64_t r = from->next;
+    from->next = end;
+    if (from->plain) {
+        const int32_t *sums = from->sums;
+        uint16_t *y = (uint16_t *)from->y + from->column;
+        __m512i least = _mm512_set1_epi16(w->after == RELU ? 0 : INT16_MIN);
+        for (; r < end; r++) {
+            const int32_t *at = sums + r / LANES * (2 * LANES * LANES) + r % LANES * LANES;
+            __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_load_ps(at + LANES * LANES), _mm512_load_ps(at));
+            _mm512_storeu_si512(y + r * w->out, _mm512_max_epi16(both, least));
+        }
+        return;
+    }
+    for (; r < end; r++)
+        for (int q = 0; q < from->panels; q++)
+            store(from->y, from->wide, r * w->out + from->column + q * LANES,
+                  first(w->out - from->column - q * LANES), finished(from, r, q));
+}
+
 /* Two blocks of rows (or one) by two panels (or one). Tiles 0-3 sum, 4 and 5 hold rows, 6 and 7
    weights. In exact products the two blocks of rows are the high and the low part of one. Weights
    that are `cold` come from memory: those of the next two panels are asked for. */
-INLINE void tiles(const uint8_t *a0, const uint8_t *a1, const uint8_t *b0, const uint8_t *b1,
-                  int64_t blocks, int cold, const int kind, const int two_rows, const int two_panels) {
+INLINE void tiles(Rows a0, Rows a1, const uint8_t *b0, const uint8_t *b1, int64_t blocks, int cold,
+                  Waiting *before, int64_t share, const int kind, const int two_rows,
+                  const int two_panels) {
     _tile_zero(0);
     if (two_panels) _tile_zero(1);
     if (two_rows) _tile_zero(2);
@@ -224,9 +286,9 @@ INLINE void tiles(const uint8_t *a0, const uint8_t *a1, const uint8_t *b0, const
                 if (two_panels) _mm_prefetch(b1 + (2 * blocks + b) * BLOCK + i, _MM_HINT_T1);
             }
         _tile_loadd(6, b0 + b * BLOCK, LINE);
-        _tile_loadd(4, a0 + b * BLOCK, LINE);
+        _tile_loadd(4, a0.at + b * a0.step, a0.stride);
         if (two_panels) _tile_loadd(7, b1 + b * BLOCK, LINE);
-        if (two_rows) _tile_loadd(5, a1 + b * BLOCK, LINE);
+        if (two_rows) _tile_loadd(5, a1.at + b * a1.step, a1.stride);
         if (kind == BFLOAT16) {
             _tile_dpbf16ps(0, 4, 6);
             if (two_panels) _tile_dpbf16ps(1, 4, 7);
@@ -238,67 +300,62 @@ INLINE void tiles(const uint8_t *a0, const uint8_t *a1, const uint8_t *b0, const
             if (two_rows) _tile_dpbssd(2, 5, 6);
             if (two_rows && two_panels) _tile_dpbssd(3, 5, 7);
         }
+        write_rows(before, share);
     }
+    write_rows(before, before->rows);
 }
 
-/* Writes 16 rows by 16 outputs of sums, from a tile's numbers (and those of the low parts). */
-static void write_tile(const Linear *w, const int32_t *high, const int32_t *low, const float *scales,
-                       int64_t rows, int64_t column, void *y, int wide) {
-    __mmask16 mask = first(w->out - column);
-    __m512 scale = _mm512_setzero_ps();
-    if (w->kind == INT8) scale = _mm512_maskz_loadu_ps(mask, w->scale + column);
-    for (int64_t r = 0; r < rows; r++) {
-        __m512i sums = _mm512_load_si512(high + r * LANES);
-        __m512 value = _mm512_castsi512_ps(sums);
-        if (w->kind == INT8) {
-            value = _mm512_cvtepi32_ps(sums);
-            if (low) {
-                __m512 rest = _mm512_cvtepi32_ps(_mm512_load_si512(low + r * LANES));
-                value = _mm512_fmadd_ps(value, _mm512_set1_ps(128.0f), rest);
-            }
-            value = _mm512_mul_ps(value, _mm512_mul_ps(scale, _mm512_set1_ps(scales[r])));
-        }
-        store(y, wide, r * w->out + column, mask, finish(w, column, mask, value));
-    }
+/* Rows to multiply: as they lie in x (`whole` groups of 16), or laid out in blocks in `high` and,
+   in exact products, `low`. */
+typedef struct {
+    const uint8_t *x, *high, *low;
+    const float *scales;
+    int64_t rows, whole, width;  /* of x, in bytes */
+} Left;
+
+static inline Rows group(const Left *x, const uint8_t *laid, int64_t i, int64_t bytes) {
+    if (i < x->whole) return (Rows){x->x + i * LANES * x->width, x->width, LINE};
+    return (Rows){laid + (i - x->whole) * bytes, LINE, BLOCK};
 }
 
-/* The rows of blocks [from, to), each 16 rows, by panels [p, end). `low` is null unless exact. */
-static void tile_panels(const Linear *w, int64_t rows, const uint8_t *high, const uint8_t *low,
-                        const float *scales, int64_t from, int64_t to, int64_t p, int64_t end,
-                        void *y, int wide) {
-    int64_t blocks = blocks_of(w), bytes = blocks * BLOCK;
-    int step = low ? 1 : 2;
-    _Alignas(64) int32_t c[4][LANES * LANES];
+#define TILES_KIND(kind)                                                                            \
+    do {                                                                                            \
+        if (two_rows && two_panels) tiles(a0, a1, b0, b1, blocks, cold, &before, share, kind, 1, 1); \
+        else if (two_rows) tiles(a0, a1, b0, b1, blocks, cold, &before, share, kind, 1, 0);          \
+        else if (two_panels) tiles(a0, a1, b0, b1, blocks, cold, &before, share, kind, 0, 1);        \
+        else tiles(a0, a1, b0, b1, blocks, cold, &before, share, kind, 0, 0);                        \
+    } while (0)
+
+/* The groups [from, to) of 16 rows by panels [p, end). */
+static void tile_panels(const Linear *w, const Left *x, int64_t from, int64_t to, int64_t p,
+                        int64_t end, void *y, int wide) {
+    int64_t blocks = blocks_of(w), bytes = blocks * BLOCK, share = (2 * LANES + blocks - 1) / blocks;
+    int step = x->low ? 1 : 2, turn = 0;
+    _Alignas(64) int32_t sums[2][4 * LANES * LANES];
+    int plain = w->kind == BFLOAT16 && !w->bias && !wide;
+    Waiting before = {.w = w};
     for (; p < end; p += 2) {
         const uint8_t *b0 = w->panels + p * bytes, *b1 = b0 + bytes;
         int two_panels = p + 1 < end;
         for (int64_t i = from; i < to; i += step) {
-            const uint8_t *a0 = high + i * bytes, *a1 = low ? low + i * bytes : a0 + bytes;
-            int two_rows = low || i + 1 < to;
-            if (w->kind == BFLOAT16) {
-                if (two_rows && two_panels) tiles(a0, a1, b0, b1, blocks, i == from, BFLOAT16, 1, 1);
-                else if (two_rows) tiles(a0, a1, b0, b1, blocks, i == from, BFLOAT16, 1, 0);
-                else if (two_panels) tiles(a0, a1, b0, b1, blocks, i == from, BFLOAT16, 0, 1);
-                else tiles(a0, a1, b0, b1, blocks, i == from, BFLOAT16, 0, 0);
-            } else {
-                if (two_rows && two_panels) tiles(a0, a1, b0, b1, blocks, i == from, INT8, 1, 1);
-                else if (two_rows) tiles(a0, a1, b0, b1, blocks, i == from, INT8, 1, 0);
-                else if (two_panels) tiles(a0, a1, b0, b1, blocks, i == from, INT8, 0, 1);
-                else tiles(a0, a1, b0, b1, blocks, i == from, INT8, 0, 0);
-            }
-            _tile_stored(0, c[0], LINE);
-            if (two_panels) _tile_stored(1, c[1], LINE);
-            if (two_rows) _tile_stored(2, c[2], LINE);
-            if (two_rows && two_panels) _tile_stored(3, c[3], LINE);
-            for (int q = 0; q <= two_panels; q++)
-                for (int k = 0; k < (low ? 1 : 1 + two_rows); k++) {
-                    int64_t row = (i + k) * LANES, left = rows - row;
-                    char *at = (char *)y + row * w->out * (wide ? 4 : 2);
-                    write_tile(w, c[2 * k + q], low ? c[2 + q] : 0, scales + row,
-                               left < LANES ? left : LANES, (p + q) * LANES, at, wide);
-                }
+            int two_rows = x->low || i + 1 < to, cold = i == from && to - from <= FEW_GROUPS;
+            Rows a0 = group(x, x->high, i, bytes);
+            Rows a1 = x->low ? group(x, x->low, i, bytes) : group(x, x->high, i + 1, bytes);
+            if (w->kind == BFLOAT16) TILES_KIND(BFLOAT16);
+            else TILES_KIND(INT8);
+            int32_t *c = sums[turn];
+            _tile_stored(0, c, LINE);
+            if (two_panels) _tile_stored(1, c + LANES * LANES, LINE);
+            if (two_rows) _tile_stored(2, c + 2 * LANES * LANES, LINE);
+            if (two_rows && two_panels) _tile_stored(3, c + 3 * LANES * LANES, LINE);
+            int64_t row = i * LANES, left = x->rows - row, most = step * LANES;
+            before = (Waiting){w, c, x->scales + row, (char *)y + row * w->out * (wide ? 4 : 2),
+                               left < most ? left : most, 0, p * LANES, wide, 1 + two_panels,
+                               x->low != 0, plain && (p + 2) * LANES <= w->out};
+            turn ^= 1;
         }
     }
+    write_rows(&before, before.rows);
 }
 
 /* ---- the product ----------------------------------------------------------------------------- */
@@ -309,8 +366,11 @@ int32_t linear(const Linear *w, const void *x, int32_t x_wide, int64_t rows, voi
     if (rows == 0) return 1;
     int64_t blocks = blocks_of(w), panels = panels_of(w), groups = (rows + LANES - 1) / LANES;
     int exact = w->kind == INT8 && rows <= w->exact_rows, in_tiles = rows > FEW;
-    int64_t held = in_tiles ? groups * LANES : rows, part = held * blocks * LINE;
-    uint8_t *high = scratch(part * (1 + exact) + held * sizeof(float));
+    /* Rows that are made of whole blocks already are read where they lie. */
+    int direct = in_tiles && w->kind == BFLOAT16 && !x_wide && w->in % 32 == 0;
+    int64_t whole = direct ? rows / LANES : 0, before = whole * LANES;
+    int64_t held = (in_tiles ? groups * LANES : rows) - before, part = held * blocks * LINE;
+    uint8_t *high = scratch(part * (1 + exact) + held * sizeof(float) + LINE);
     if (!high) return 0;
     uint8_t *low = exact ? high + part : 0;
     float *scales = (float *)(high + part * (1 + exact));
@@ -318,14 +378,15 @@ int32_t linear(const Linear *w, const void *x, int32_t x_wide, int64_t rows, voi
     int offset = in_tiles ? 0 : 128;
     size_t wide_bytes = x_wide ? 4 : 2;
     int64_t chunks = (groups + CHUNK - 1) / CHUNK;
+    const Left left = {x, high, low, scales, rows, whole, w->in * (int64_t)wide_bytes};
 #pragma omp parallel
     {
         int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < held; r++) {
             int64_t at = in_tiles ? (r / LANES) * blocks * BLOCK + (r % LANES) * LINE : r * blocks * LINE;
-            const char *row = (const char *)x + r * w->in * wide_bytes;
-            int64_t width = r < rows ? w->in : 0;
+            const char *row = (const char *)x + (before + r) * w->in * wide_bytes;
+            int64_t width = before + r < rows ? w->in : 0;
             if (w->kind == BFLOAT16)
                 round_row(row, x_wide, width, high + at, blocks, stride);
             else
@@ -339,17 +400,19 @@ int32_t linear(const Linear *w, const void *x, int32_t x_wide, int64_t rows, voi
         } else {
             configure_tiles();
             if (chunks >= 2 * threads) {
+                /* As many panels at a time as stay in a core's second cache. */
+                int64_t few = SECOND_CACHE / (2 * BLOCK * blocks) * 2, wide = few ? few : 2;
+                int64_t columns = (panels + wide - 1) / wide;
 #pragma omp for schedule(dynamic)
-                for (int64_t k = 0; k < chunks; k++) {
-                    int64_t to = (k + 1) * CHUNK;
-                    tile_panels(w, rows, high, low, scales, k * CHUNK, to < groups ? to : groups, 0,
-                                panels, y, y_wide);
+                for (int64_t k = 0; k < chunks * columns; k++) {
+                    int64_t from = k % chunks * CHUNK, to = from + CHUNK, p = k / chunks * wide;
+                    tile_panels(w, &left, from, to < groups ? to : groups, p,
+                                p + wide < panels ? p + wide : panels, y, y_wide);
                 }
             } else {
                 int64_t pairs = (panels + 1) / 2;
                 int64_t p = pairs * thread / threads * 2, end = pairs * (thread + 1) / threads * 2;
-                tile_panels(w, rows, high, low, scales, 0, groups, p, end < panels ? end : panels, y,
-                            y_wide);
+                tile_panels(w, &left, 0, groups, p, end < panels ? end : panels, y, y_wide);
             }
             _tile_release();
         }
@@ -401,7 +464,7 @@ void add(float *x, const void *y, int32_t y_wide, int64_t count) {
 
 /* ---- attention of few queries ---------------------------------------------------------------- */
 
-static inline __m512 products(const uint16_t *a, const uint16_t *b, int64_t width) {
+INLINE __m512 products(const uint16_t *a, const uint16_t *b, const int64_t width) {
     __m512 sum = _mm512_setzero_ps();
     int64_t at = 0;
     for (; at + 32 <= width; at += 32)
@@ -426,17 +489,26 @@ static inline __m128 totals(__m512 a, __m512 b, __m512 c, __m512 d) {
 }
 
 /* scale q kT + bias for one query; -infinity where `keep` hides a key. Room for whole fours. */
-static void score(const Attention *a, const uint16_t *q, const uint16_t *k, const uint16_t *bias,
-                  const uint8_t *keep, float *scores) {
-    for (int64_t s = 0; s < a->keys; s += 4) {
+INLINE void multiply_keys(const Attention *a, const uint16_t *q, const uint16_t *k, float *scores,
+                          const int64_t width) {
+    int64_t quarter = (a->keys + 3) / 4;
+    for (int64_t s = 0; s < quarter; s++) {
         __m512 sums[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            int64_t key = s + i < a->keys ? s + i : a->keys - 1;
-            sums[i] = products(q, k + key * a->k_place, a->width);
+            int64_t key = i * quarter + s;
+            sums[i] = products(q, k + (key < a->keys ? key : a->keys - 1) * a->k_place, width);
         }
-        _mm_storeu_ps(scores + s, totals(sums[0], sums[1], sums[2], sums[3]));
+        float four[4];
+        _mm_storeu_ps(four, totals(sums[0], sums[1], sums[2], sums[3]));
+        for (int i = 0; i < 4; i++) scores[i * quarter + s] = four[i];
     }
+}
+
+static void score(const Attention *a, const uint16_t *q, const uint16_t *k, const uint16_t *bias,
+                  const uint8_t *keep, float *scores) {
+    if (a->width == 64) multiply_keys(a, q, k, scores, 64);
+    else multiply_keys(a, q, k, scores, a->width);
     __m512 scale = _mm512_set1_ps(a->scale);
     for (int64_t s = 0; s < a->keys; s += LANES) {
         __mmask16 mask = first(a->keys - s);
@@ -481,29 +553,33 @@ static void softmax(float *scores, int64_t keys) {
 
 /* y[t] = the sum of weights[t][s] v[s] for T queries, 64 numbers of the width at a time. */
 INLINE void average(const Attention *a, const float *weights, int64_t stride, const uint16_t *v,
-                    uint16_t *y, const int T) {
-    for (int64_t from = 0; from < a->width; from += 64) {
+                    uint16_t *y, const int T, const int64_t width) {
+    for (int64_t from = 0; from < width; from += 64) {
         __m512 sums[4][4];
         __mmask16 masks[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            int64_t left = a->width - from - i * LANES;
+            int64_t left = width - from - i * LANES;
             masks[i] = first(left > 0 ? left : 0);
 #pragma GCC unroll 4
             for (int t = 0; t < T; t++) sums[t][i] = _mm512_setzero_ps();
         }
-        for (int64_t s = 0; s < a->keys; s++) {
-            __m512 share[4];
+        int64_t quarter = (a->keys + 3) / 4;
+        for (int64_t part = 0; part < quarter; part++)
 #pragma GCC unroll 4
-            for (int t = 0; t < T; t++) share[t] = _mm512_set1_ps(weights[t * stride + s]);
+            for (int64_t s = part; s < part + 4 * quarter; s += quarter) {
+                if (s >= a->keys) break;
+                __m512 share[4];
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                __m512 value = load(v + s * a->v_place + from, NARROW, i * LANES, masks[i]);
+                for (int t = 0; t < T; t++) share[t] = _mm512_set1_ps(weights[t * stride + s]);
 #pragma GCC unroll 4
-                for (int t = 0; t < T; t++)
-                    sums[t][i] = _mm512_fmadd_ps(share[t], value, sums[t][i]);
+                for (int i = 0; i < 4; i++) {
+                    __m512 value = load(v + s * a->v_place + from, NARROW, i * LANES, masks[i]);
+#pragma GCC unroll 4
+                    for (int t = 0; t < T; t++)
+                        sums[t][i] = _mm512_fmadd_ps(share[t], value, sums[t][i]);
+                }
             }
-        }
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++)
 #pragma GCC unroll 4
@@ -511,6 +587,12 @@ INLINE void average(const Attention *a, const float *weights, int64_t stride, co
                 store(y + t * a->y_place + from, NARROW, i * LANES, masks[i], sums[t][i]);
     }
 }
+
+#define AVERAGE(T)                                                                    \
+    do {                                                                              \
+        if (a->width == 64) average(a, scores, stride, values, out, T, 64);     \
+        else average(a, scores, stride, values, out, T, a->width);              \
+    } while (0)
 
 /* softmax(scale q kT + bias, keys that `keep` hides left out) v, in bfloat16 with float32 inside.
    Keys that are hidden before all others or behind them are not read. A query that sees no key
@@ -547,10 +629,10 @@ int32_t attend(const Attention *whole, const uint16_t *q, const uint16_t *k, con
                 softmax(scores + i * stride, a->keys);
             }
             switch (count) {
-            case 1: average(a, scores, stride, values, out, 1); break;
-            case 2: average(a, scores, stride, values, out, 2); break;
-            case 3: average(a, scores, stride, values, out, 3); break;
-            default: average(a, scores, stride, values, out, 4);
+            case 1: AVERAGE(1); break;
+            case 2: AVERAGE(2); break;
+            case 3: AVERAGE(3); break;
+            default: AVERAGE(4);
             }
         }
     }

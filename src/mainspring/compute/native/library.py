@@ -108,7 +108,7 @@ class Kernels:
         weight_OI = weight_OI.contiguous()
         outputs, inputs = weight_OI.shape
         width = inputs * weight_OI.element_size()
-        panels = aligned_bytes(-(-outputs // 16) * -(-width // 64) * 1024)
+        panels = room_for_panels(outputs, width)
         self.library.pack(weight_OI.data_ptr(), outputs, width, panels.data_ptr())
         return panels
 
@@ -243,6 +243,17 @@ class Kernels:
         self.library.gate(x.data_ptr(), y.numel() // width, width, activation, y.data_ptr())
 
     # -- training --------------------------------------------------------------------------------
+
+    def pack_both(
+        self, weight_OI: Tensor, first_row: int, all_rows: int, forth: Tensor, back: Tensor | None
+    ) -> None:
+        """Lays float32 weights out in bfloat16 panels as the rows from `first_row` on (a multiple
+        of 32) of a matrix of `all_rows`: in `forth` for x weightᵀ, in `back` for dy weight."""
+        outputs, inputs = weight_OI.shape
+        self.library.pack_both(
+            weight_OI.contiguous().data_ptr(),
+            *(outputs, inputs, first_row, all_rows, forth.data_ptr(), address(back)),
+        )
 
     def weight_gradient(self, dy_NO: Tensor, x_NI: Tensor) -> Tensor:
         """dyᵀ x in float32, of contiguous bfloat16 rows; both widths are multiples of 16."""
@@ -392,6 +403,11 @@ def attention(
     )
 
 
+def room_for_panels(outputs: int, width: int) -> Tensor:
+    """Uninitialised memory for the panels of so many outputs of `width` bytes each."""
+    return aligned_bytes(-(-outputs // 16) * -(-width // 64) * 1024)
+
+
 def aligned_bytes(size: int) -> Tensor:
     """Uninitialised bytes that begin at a multiple of 64."""
     held = torch.empty(size + 63, dtype=torch.uint8)
@@ -503,6 +519,8 @@ def _load(built: Path) -> ctypes.CDLL:
     library.rms_norm.restype = None
     library.weight_gradient.argtypes = (pointer, pointer, whole, whole, whole, pointer)
     library.weight_gradient.restype = flag
+    library.pack_both.argtypes = (pointer, whole, whole, whole, whole, pointer, pointer)
+    library.pack_both.restype = None
     number, small = ctypes.c_float, ctypes.c_uint32
     library.norm_back.argtypes = (
         *(pointer, pointer, flag, pointer, number, pointer, whole, whole),

@@ -244,12 +244,34 @@ static void pack_rows(const uint16_t *x, int64_t count, int64_t width, int turne
         }
 }
 
-/* sums (32 x 32 of rows of `line` numbers; less where not `two_down`, `two_across`) = or += the
-   product of tiles over `blocks` times 32 tokens. The sums are asked for while the tiles multiply. */
-INLINE void outer(const uint8_t *left, const uint8_t *right, int64_t blocks, int64_t next, float *sums,
-                  int64_t line, int begin, const int two_down, const int two_across) {
+/* A piece of a gradient on its way to memory: 32 x 32 sums, or less. It is written a few rows at a
+   time while the matrix unit makes the next one. */
+typedef struct {
+    const float *product;
+    float *sums;
+    int64_t line, next, down, across;
+    int begin;
+} Piece;
+
+INLINE void write_piece(Piece *from, int64_t count) {
+    int64_t end = from->next + count < from->down ? from->next + count : from->down;
+    for (int64_t r = from->next; r < end; r++)
+        for (int64_t c = 0; c < from->across; c++) {
+            __m512 value = _mm512_load_ps(from->product + (r * 2 + c) * LANES);
+            float *to = from->sums + r * from->line + c * LANES;
+            if (!from->begin) value = _mm512_add_ps(value, _mm512_loadu_ps(to));
+            _mm512_storeu_ps(to, value);
+        }
+    from->next = end;
+}
+
+/* The product of tiles over `blocks` times 32 tokens, 32 x 32 or less. The sums that it is for are
+   asked for, and those `before` it written, while the tiles multiply. */
+INLINE void outer(const uint8_t *left, const uint8_t *right, int64_t blocks, int64_t next,
+                  const float *sums, int64_t line, Piece *before, float *product,
+                  const int two_down, const int two_across) {
     const int64_t down = two_down ? 2 * LANES : LANES, across = two_across ? 2 : 1;
-    _Alignas(64) float product[4 * LANES * LANES];
+    int64_t share = (2 * LANES + blocks - 1) / blocks;
     _tile_zero(0);
     if (two_across) _tile_zero(1);
     if (two_down) _tile_zero(2);
@@ -266,18 +288,13 @@ INLINE void outer(const uint8_t *left, const uint8_t *right, int64_t blocks, int
         if (two_down) _tile_loadd(5, left + next + b * BLOCK, LINE);
         if (two_down) _tile_dpbf16ps(2, 5, 6);
         if (two_down && two_across) _tile_dpbf16ps(3, 5, 7);
+        write_piece(before, share);
     }
+    write_piece(before, before->down);
     _tile_stored(0, product, 2 * LINE);
     if (two_across) _tile_stored(1, product + LANES, 2 * LINE);
     if (two_down) _tile_stored(2, product + 2 * LANES * LANES, 2 * LINE);
     if (two_down && two_across) _tile_stored(3, product + 2 * LANES * LANES + LANES, 2 * LINE);
-    for (int64_t r = 0; r < down; r++)
-        for (int64_t c = 0; c < across; c++) {
-            __m512 value = _mm512_load_ps(product + (r * 2 + c) * LANES);
-            float *to = sums + r * line + c * LANES;
-            if (!begin) value = _mm512_add_ps(value, _mm512_loadu_ps(to));
-            _mm512_storeu_ps(to, value);
-        }
 }
 
 /* dw (out, in) in float32 = dyT x, of bfloat16 rows; `out` and `in` are multiples of 16. 0 when there
@@ -289,6 +306,7 @@ int32_t weight_gradient(const uint16_t *dy, const uint16_t *x, int64_t rows, int
     if (!left) return 0;
 #pragma omp parallel
     {
+        _Alignas(64) float products[2][4 * LANES * LANES];
         configure_tiles();
         for (int64_t r = 0; r < rows; r += TOKENS) {
             int64_t count = rows - r < TOKENS ? rows - r : TOKENS, blocks = (count + 31) / 32;
@@ -297,22 +315,81 @@ int32_t weight_gradient(const uint16_t *dy, const uint16_t *x, int64_t rows, int
 #pragma omp barrier
             /* Pieces of the result, along the longer side. */
             int64_t strips = (acrosses + 1) / 2, lines = (downs + 1) / 2, wide = strips >= lines;
-#pragma omp for schedule(static)
+            Piece before = {0};
+            int turn = 0;
+#pragma omp for schedule(static) nowait
             for (int64_t s = 0; s < (wide ? strips : lines); s++)
                 for (int64_t l = 0; l < (wide ? lines : strips); l++) {
                     int64_t d = 2 * (wide ? l : s), c = 2 * (wide ? s : l);
                     const uint8_t *a = left + d * next, *b = right + c * next;
-                    float *to = dw + d * LANES * in + c * LANES;
+                    float *to = dw + d * LANES * in + c * LANES, *p = products[turn];
                     int two_down = d + 1 < downs, two_across = c + 1 < acrosses;
-                    if (two_down && two_across) outer(a, b, blocks, next, to, in, r == 0, 1, 1);
-                    else if (two_down) outer(a, b, blocks, next, to, in, r == 0, 1, 0);
-                    else if (two_across) outer(a, b, blocks, next, to, in, r == 0, 0, 1);
-                    else outer(a, b, blocks, next, to, in, r == 0, 0, 0);
+                    if (two_down && two_across) outer(a, b, blocks, next, to, in, &before, p, 1, 1);
+                    else if (two_down) outer(a, b, blocks, next, to, in, &before, p, 1, 0);
+                    else if (two_across) outer(a, b, blocks, next, to, in, &before, p, 0, 1);
+                    else outer(a, b, blocks, next, to, in, &before, p, 0, 0);
+                    before = (Piece){p, to, in, 0, (1 + two_down) * LANES, 1 + two_across, r == 0};
+                    turn ^= 1;
                 }
+            write_piece(&before, before.down);
+#pragma omp barrier
         }
         _tile_release();
     }
     return 1;
+}
+
+/* ---- weights for products both ways ---------------------------------------------------------- */
+
+static inline __m512i pairs_of_rows(const float *even, const float *odd, __mmask16 lower,
+                                    __mmask16 upper) {
+    const __m512i order = _mm512_set_epi16(
+        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+        23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(upper, odd),
+                                                _mm512_maskz_loadu_ps(lower, even));
+    return _mm512_permutexvar_epi16(order, both);
+}
+
+/* Lays float32 weights (out, in) out in bfloat16 panels (see kernels.c) as rows `first_row` and on, a
+   multiple of 32, of a matrix of `all` outputs: `forth` for x wT, `back` for dy w, or null. */
+void pack_both(const float *w, int64_t out, int64_t in, int64_t first_row, int64_t all,
+               uint8_t *forth, uint8_t *back) {
+    int64_t blocks = (in + 31) / 32, back_blocks = (all + 31) / 32;
+#pragma omp parallel for schedule(static)
+    for (int64_t o = 0; o < out; o += 32)
+        for (int64_t b = 0; b < blocks; b++) {
+            __mmask16 left = first(in - 32 * b), right = first(in - 32 * b > 16 ? in - 32 * b - 16 : 0);
+            for (int64_t half = 0; half < 2; half++) {
+                int64_t panel = (first_row + o) / LANES + half;
+                if (panel * LANES >= all) break;
+                __m512i rows[16];
+                for (int64_t n = 0; n < LANES; n++) {
+                    int64_t row = o + half * LANES + n;
+                    const float *at = w + (row < out ? row : 0) * in + 32 * b;
+                    rows[n] = (__m512i)_mm512_cvtne2ps_pbh(
+                        _mm512_maskz_loadu_ps(row < out ? right : 0, at + LANES),
+                        _mm512_maskz_loadu_ps(row < out ? left : 0, at));
+                }
+                transpose(rows);
+                uint8_t *to = forth + (panel * blocks + b) * BLOCK;
+                for (int r = 0; r < 16; r++) _mm512_store_si512(to + r * LINE, rows[r]);
+            }
+            for (int64_t half = 0; back && half < 2; half++) {
+                int64_t column = 32 * b + half * LANES;
+                if (column >= in) break;
+                __mmask16 mask = half ? right : left;
+                uint8_t *to = back + (column / LANES * back_blocks + (first_row + o) / 32) * BLOCK;
+                for (int64_t r = 0; r < 16; r++) {
+                    int64_t row = o + 2 * r;
+                    const float *even = w + (row < out ? row : 0) * in + column;
+                    const float *odd = w + (row + 1 < out ? row + 1 : 0) * in + column;
+                    _mm512_store_si512(to + r * LINE,
+                                       pairs_of_rows(even, odd, row < out ? mask : 0,
+                                                     row + 1 < out ? mask : 0));
+                }
+            }
+        }
 }
 
 /* ---- norms ----------------------------------------------------------------------------------- */
