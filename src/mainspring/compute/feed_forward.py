@@ -91,7 +91,7 @@ class _ReluFeedForward(torch.autograd.Function):
         if ctx.after != 1.0:
             y.mul_(ctx.after)
         ctx.save_for_backward(x, hidden, *kept_up, *kept_down)
-        ctx.up, ctx.down, ctx.ups = up, down, len(kept_up)
+        ctx.kernels, ctx.up, ctx.down, ctx.ups = kernels, up, down, len(kept_up)
         return y
 
     @staticmethod
@@ -107,7 +107,10 @@ class _ReluFeedForward(torch.autograd.Function):
         dhidden = ctx.down.input_gradient(dy, low, kept_down)
         if ctx.before != 1.0:
             dhidden.mul_(ctx.before)
-        torch.ops.aten.threshold_backward.grad_input(dhidden, hidden, 0, grad_input=dhidden)
+        if ctx.kernels is not None:
+            ctx.kernels.relu_back(hidden, dhidden)
+        else:
+            aten.threshold_backward.grad_input(dhidden, hidden, 0, grad_input=dhidden)
         low = ctx.up.low_gradient(dhidden)
         dup = ctx.up.gradients(dhidden, low, x, kept_up, wants[:ups])
         dx = ctx.up.input_gradient(dhidden, low, kept_up) if wants_x else None

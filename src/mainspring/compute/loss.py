@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from mainspring.compute.copies import weight_gradient
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Kernels
+from mainspring.compute.native.panels import Panels
 from mainspring.compute.tables import TableGradient
 from mainspring.formulations import IGNORED
 from mainspring.formulations.token_loss import CHUNK, token_nats
@@ -28,33 +29,33 @@ class _TokenNats(torch.autograd.Function):
         scale: float,
         table: TableGradient | None,
     ) -> Tensor:
-        narrow_VD = weight_VD.to(x_ND.dtype)
+        panels = Panels(kernels, [weight_VD], both=any(ctx.needs_input_grad))
         nats, logs, logits_CV = [], [], None
         for x_CD, labels_C in zip(x_ND.split(CHUNK), labels_N.split(CHUNK), strict=True):
-            logits_CV = x_CD @ narrow_VD.t()
+            logits_CV = panels.forth(x_CD)
             nats_C, logs_C = kernels.token_nats(logits_CV, bias_V, scale, labels_C)
             nats.append(nats_C)
             logs.append(logs_C)
-        kept_NV = logits_CV if len(x_ND) <= CHUNK else None
-        ctx.save_for_backward(
-            x_ND, weight_VD, narrow_VD, bias_V, labels_N, torch.cat(logs), kept_NV
-        )
-        ctx.kernels, ctx.scale, ctx.table = kernels, scale, table
+        # Not a saved tensor: the way back makes the gradient in its place.
+        ctx.kept_NV = logits_CV if len(x_ND) <= CHUNK else None
+        ctx.save_for_backward(x_ND, weight_VD, bias_V, labels_N, torch.cat(logs))
+        ctx.kernels, ctx.panels, ctx.scale, ctx.table = kernels, panels, scale, table
         return torch.cat(nats)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dnats_N: Tensor):  # type: ignore[no-untyped-def]
-        x_ND, weight_VD, narrow_VD, bias_V, labels_N, logs_N, kept_NV = ctx.saved_tensors
+        x_ND, weight_VD, bias_V, labels_N, logs_N = ctx.saved_tensors
+        kept_NV, ctx.kept_NV = ctx.kept_NV, None
         dx_ND, dnats_N = torch.empty_like(x_ND), dnats_N.contiguous()
         dweight_VD = None
         for at in range(0, len(x_ND), CHUNK):
             rows = slice(at, at + CHUNK)
-            logits_CV = x_ND[rows] @ narrow_VD.t() if kept_NV is None else kept_NV
-            dlogits_CV = ctx.kernels.token_nats_back(
+            logits_CV = ctx.panels.forth(x_ND[rows]) if kept_NV is None else kept_NV
+            dlogits_CV = ctx.kernels.token_nats_back_(
                 logits_CV, bias_V, ctx.scale, labels_N[rows], logs_N[rows], dnats_N[rows]
             )
-            torch.mm(dlogits_CV, narrow_VD, out=dx_ND[rows])
+            dx_ND[rows] = ctx.panels.back(dlogits_CV)
             if ctx.needs_input_grad[2]:
                 part_VD = weight_gradient(dlogits_CV, x_ND[rows])
                 dweight_VD = (

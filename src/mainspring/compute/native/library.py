@@ -303,6 +303,10 @@ class Kernels:
         self.library.relu_drop(x.data_ptr(), x.numel(), level, seed)
         return x
 
+    def relu_back(self, y: Tensor, dy: Tensor) -> None:
+        """The gradient of `relu_drop` from what it gave, in place: bfloat16, contiguous."""
+        self.library.relu_back(y.data_ptr(), y.numel(), dy.data_ptr())
+
     def gate_back(self, x: Tensor, dy: Tensor, activation: int, y: Tensor | None) -> Tensor:
         """The gradient of `gate`'s x; `y` is filled with what `gate` gave."""
         width, dx = dy.shape[-1], torch.empty_like(x)
@@ -326,7 +330,7 @@ class Kernels:
         )
         return nats, logs
 
-    def token_nats_back(
+    def token_nats_back_(
         self,
         x_NV: Tensor,
         bias_V: Tensor | None,
@@ -335,14 +339,13 @@ class Kernels:
         logs_N: Tensor,
         dnats_N: Tensor,
     ) -> Tensor:
-        """The gradient of x, bfloat16, from that of the nats (float32)."""
+        """The gradient of x in its place, from that of the nats (float32)."""
         rows, width = x_NV.shape
-        dx_NV = torch.empty_like(x_NV)
         self.library.token_nats_back(
             *(x_NV.data_ptr(), address(bias_V), scale, labels_N.data_ptr(), logs_N.data_ptr()),
-            *(dnats_N.data_ptr(), rows, width, dx_NV.data_ptr()),
+            *(dnats_N.data_ptr(), rows, width),
         )
-        return dx_NV
+        return x_NV
 
     def turn_heads(
         self, x_BTHE: Tensor, turn: tuple[Tensor, Tensor], out_BTHE: Tensor, *, back: bool
@@ -533,6 +536,8 @@ def _load(built: Path) -> ctypes.CDLL:
     library.add_dropped_back.restype = None
     library.relu_drop.argtypes = (pointer, whole, small, small)
     library.relu_drop.restype = None
+    library.relu_back.argtypes = (pointer, whole, pointer)
+    library.relu_back.restype = None
     library.gate_back.argtypes = (pointer, pointer, whole, whole, flag, pointer, pointer)
     library.gate_back.restype = None
     library.token_nats.argtypes = (
@@ -540,7 +545,7 @@ def _load(built: Path) -> ctypes.CDLL:
     )
     library.token_nats.restype = None
     library.token_nats_back.argtypes = (
-        *(pointer, pointer, number, pointer, pointer, pointer, whole, whole, pointer),
+        *(pointer, pointer, number, pointer, pointer, pointer, whole, whole),
     )
     library.token_nats_back.restype = None
     library.sum_of_squares.argtypes = (pointer, pointer, whole)
