@@ -8,6 +8,9 @@ from torch import nn
 from mainspring import spec
 from mainspring.compute import copies
 from mainspring.compute.copies import ComputeCopy
+from mainspring.compute.native import library
+from mainspring.compute.native.panels import Panels
+from mainspring.compute.products import PlainProducts
 from mainspring.compute.feed_forward import (
     ReluFeedForward,
     SmoothFeedForward,
@@ -149,12 +152,49 @@ def test_residual_step_drops_and_scales_the_part_only():
 def test_a_copy_follows_its_weights():
     leaf = nn.Linear(3, 2)
     copy = ComputeCopy([leaf], torch.bfloat16)
-    before = copy.weight().clone()
+    every = torch.eye(3, dtype=torch.bfloat16)
+
+    def seen() -> torch.Tensor:
+        return copy.multiply(every)[0] - copy.multiply(torch.zeros_like(every))[0]
+
+    before = seen()
     with torch.no_grad():
         leaf.weight.add_(1.0)
-    assert not torch.equal(copy.weight(), before)
-    assert torch.equal(copy.weight(), leaf.weight.bfloat16())
-    assert F.linear(torch.ones(1, 3), leaf.weight).shape == (1, 2)
+        leaf.bias.zero_()
+    assert not torch.equal(seen(), before)
+    assert torch.equal(seen(), leaf.weight.bfloat16().t())
+    leaf.weight.data.mul_(2.0)  # unseen by torch's version counter
+    copy.refresh()
+    assert torch.equal(seen(), leaf.weight.bfloat16().t())
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40, 300])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("heights", [(32, 64, 7), (20,), (96,), (160, 1)])
+def test_panels_multiply_as_torch_does(heights, biased, rows):
+    """Both ways, onto what is there, and after a change; any sizes, whatever fills panels up."""
+    kernels = library.kernels()
+    if kernels is None:
+        pytest.skip("this machine has no kernels")
+    torch.manual_seed(0)
+    weights = [torch.randn(height, 45) for height in heights]
+    bias = torch.randn(sum(heights)) if biased else None
+    assert Panels.fit(weights)
+    fast, plain = Panels(kernels), PlainProducts(torch.bfloat16)
+    for _ in range(2):
+        for one in (fast, plain):
+            one.pack(weights, bias)
+        x, dy = (torch.randn(2, rows, n).bfloat16() for n in (45, sum(heights)))
+        for way, given in (("forth", x), ("back", dy)):
+            expected = getattr(plain, way)(given)
+            close = {"rtol": 2e-2, "atol": 6e-2}
+            torch.testing.assert_close(getattr(fast, way)(given), expected, **close)
+            there = torch.randn_like(expected)
+            onto = there.clone()
+            assert getattr(fast, way)(given, onto=onto) is onto
+            torch.testing.assert_close(onto, there + expected, rtol=2e-2, atol=0.12)
+        weights[0].mul_(3.0)
+    assert not Panels.fit([torch.randn(20, 4), torch.randn(32, 4)])
 
 
 @pytest.mark.parametrize("gated", [False, True])

@@ -1,24 +1,22 @@
-"""The compute copy of linear leaves that carry LoRA adapters: frozen weights, low-rank gradients.
-
-The frozen weights of the leaves stand side by side in bfloat16, cast once, and below them, as more
-rows, the A of every adapter: one product gives both what the weights make of x and A x.
-"""
+"""The compute copy of linear leaves that carry LoRA adapters: frozen weights, low-rank gradients."""
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mainspring.compute.copies import ComputeCopy, weight_gradient
+from mainspring.compute.copies import ComputeCopy, own, weight_gradient
 from mainspring.compute.dropout import LANES, apply_mask_, keep_mask, kept_scale
 from mainspring.compute.lora import LoraLinear, LowRank
+from mainspring.compute.products import Products, products
 
 
 class AdaptedCopy(ComputeCopy):
     """As `ComputeCopy`, for leaves of which at least one is a `LoraLinear` and none else learns.
 
-    `refresh` casts the adapters anew, and the frozen weights only where they have changed.
+    `refresh` casts the adapters anew, and the frozen weights only where they have changed. Beside
+    the frozen weights there are the A of all adapters as one matrix, and `spread`: scale * B of
+    each as (outputs, all ranks), zero where a leaf has another.
     """
 
     def __init__(self, leaves: Sequence[nn.Linear], dtype: torch.dtype):
@@ -27,65 +25,31 @@ class AdaptedCopy(ComputeCopy):
         self.parts: list[LowRank] = list(dict.fromkeys(leaf.part for leaf in adapted))
         self.out = sum(self.rows)
         self.ranks = [len(part.a) for part in self.parts]
-        self._spread: Tensor | None = None
-        self._low_seen: list[int] = []
+        self._a, self._spread = (products([self.parts[0].a], dtype) for _ in range(2))
+        self._frozen_seen: list[int] = []
 
     @property
     def parameters(self) -> list[Tensor]:
         """A and B of each adapter."""
         return [factor for part in self.parts for factor in (part.a, part.b)]
 
-    def _frozen(self) -> list[Tensor]:
-        return ComputeCopy.parameters.fget(self)  # type: ignore[attr-defined]
-
-    def weight(self) -> Tensor:
-        """The frozen weights, and below them the A of every adapter."""
-        current = self._weight is not None and self._low_seen == [
-            p._version for p in self.parameters
-        ]
-        if not current or self._seen != [p._version for p in self._frozen()]:
+    def _settled(self) -> Products:
+        if self._frozen_seen != [p._version for p in own(self.leaves)]:
             self.refresh()
-        assert self._weight is not None
-        return self._weight
-
-    def spread(self) -> Tensor:
-        """scale * B of every adapter as (outputs, all ranks): zero where a leaf has another."""
-        self.weight()
-        assert self._spread is not None
-        return self._spread
+        return super()._settled()
 
     def refresh(self) -> None:
-        first = self.leaves[0].weight
+        seen = [p._version for p in own(self.leaves)]
+        if seen != self._frozen_seen:
+            super().refresh()
+            self._frozen_seen = seen
         with torch.inference_mode(False), torch.no_grad():
-            fresh = self._weight is None or self._weight.device != first.device
-            if fresh:
-                height = self.out + sum(self.ranks)
-                self._weight = first.new_empty(height, first.shape[1], dtype=self.dtype)
-                self._spread = first.new_zeros(self.out, sum(self.ranks), dtype=self.dtype)
-                if any(leaf.bias is not None for leaf in self.leaves):
-                    self._bias = first.new_zeros(height, dtype=self.dtype)
-            assert self._weight is not None and self._spread is not None
-            seen = [p._version for p in self._frozen()]
-            if fresh or seen != self._seen:
-                self._copy_frozen()
-                self._seen = seen
-            at = self.out
-            for part, rank in zip(self.parts, self.ranks, strict=True):
-                self._weight[at : at + rank].copy_(part.a)
-                at += rank
+            self._a.pack([torch.cat([part.a for part in self.parts])])
+            spread = self.parts[0].b.new_zeros(self.out, sum(self.ranks))
             for leaf, rows, columns in self._blocks():
-                part = leaf.part
-                self._spread[rows, columns] = part.b[leaf.rows] * part.scale
-        self._low_seen = [p._version for p in self.parameters]
-
-    def _copy_frozen(self) -> None:
-        assert self._weight is not None
-        at = 0
-        for leaf, rows in zip(self.leaves, self.rows, strict=True):
-            self._weight[at : at + rows].copy_(leaf.weight)
-            if self._bias is not None and leaf.bias is not None:
-                self._bias[at : at + rows].copy_(leaf.bias)
-            at += rows
+                spread[rows, columns] = leaf.part.b[leaf.rows] * leaf.part.scale
+            self._spread.pack([spread])
+        self._seen = [p._version for p in self.parameters]
 
     def _blocks(self) -> list[tuple[LoraLinear, slice, slice]]:
         """Each adapted leaf with its outputs and the columns of its adapter in `spread`."""
@@ -108,35 +72,27 @@ class AdaptedCopy(ComputeCopy):
         return drop.p if drop.training else 0.0
 
     def multiply(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        share, weight, bias = self._share(), self.weight(), self.bias()
-        kept: tuple[Tensor, ...] = ()
+        y, share = self._settled().forth(x), self._share()
+        x_NI, kept = x.flatten(0, -2), ()
         if share:
-            y = F.linear(x, weight[: self.out], None if bias is None else bias[: self.out])
-            y_NO = y.flatten(0, -2)
             mask = keep_mask(x.numel(), share, LANES[x.element_size()], x.device)
-            low_NR = self._dropped(x.flatten(0, -2).clone(), mask) @ weight[self.out :].t()
-            kept = (mask,)
-        else:
-            y = F.linear(x, weight, bias)
-            y_NO = y.flatten(0, -2)
-            low_NR = y_NO[:, self.out :].contiguous()
-            y, y_NO = y[..., : self.out], y_NO[:, : self.out]
-        y_NO.addmm_(low_NR, self.spread().t())
+            x_NI, kept = self._dropped(x_NI.clone(), mask), (mask,)
+        low_NR = self._a.forth(x_NI)
+        self._spread.forth(low_NR, onto=y.flatten(0, -2))
         return y, (low_NR, *kept)
 
     def low_gradient(self, dy: Tensor) -> Tensor:
         """The gradient of what every A makes of x."""
-        return dy.flatten(0, -2) @ self.spread()
+        self._settled()
+        return self._spread.back(dy.flatten(0, -2))
 
     def input_gradient(self, dy: Tensor, low: Tensor | None, kept: Sequence[Tensor]) -> Tensor:
         assert low is not None
-        weight = self.weight()
-        dx = dy @ weight[: self.out]
+        dx = self._settled().back(dy)
         if len(kept) == 1:
-            dx.flatten(0, -2).addmm_(low, weight[self.out :])
+            self._a.back(low, onto=dx.flatten(0, -2))
             return dx
-        through = low @ weight[self.out :]
-        return dx.add_(self._dropped(through, kept[1]).view(dx.shape))
+        return dx.add_(self._dropped(self._a.back(low), kept[1]).view(dx.shape))
 
     def gradients(
         self,

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mainspring.compute.native import library
-from mainspring.compute.native.library import Kernels
-from mainspring.compute.native.panels import Panels
+from mainspring.compute.products import Products, products
 
 TILE = 256
 LONG = 1024  # rows from which laying a factor out anew is cheaper than multiplying it as it lies
@@ -47,52 +45,39 @@ class ComputeCopy:
     def __init__(self, leaves: Sequence[nn.Linear], dtype: torch.dtype):
         self.leaves, self.dtype = leaves, dtype
         self.rows = [leaf.out_features for leaf in leaves]
-        self._weight: Tensor | None = None
-        self._bias: Tensor | None = None
+        self.biased = any(leaf.bias is not None for leaf in leaves)
+        self._products = products([leaf.weight for leaf in leaves], dtype)
         self._seen: list[int] = []
 
     @property
     def parameters(self) -> list[Tensor]:
         """The weights, then the biases (a leaf without one leaves it out)."""
-        biases = [leaf.bias for leaf in self.leaves if leaf.bias is not None]
-        return [*(leaf.weight for leaf in self.leaves), *biases]
-
-    def weight(self) -> Tensor:
-        self._settle()
-        assert self._weight is not None
-        return self._weight
-
-    def bias(self) -> Tensor | None:
-        self._settle()
-        return self._bias
-
-    def _settle(self) -> None:
-        """Sees to it that the copy is of the parameters as they are."""
-        if self._seen != [p._version for p in self.parameters]:
-            self.refresh()
+        return own(self.leaves)
 
     def refresh(self) -> None:
         """Copies the weights as they are now."""
-        first = self.leaves[0].weight
-        # Made as an ordinary tensor also where a model is first used in inference mode.
+        # Made as ordinary tensors also where a model is first used in inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            if self._weight is None or self._weight.device != first.device:
-                self._weight = torch.empty(
-                    sum(self.rows), first.shape[1], dtype=self.dtype, device=first.device
-                )
-                if any(leaf.bias is not None for leaf in self.leaves):
-                    self._bias = torch.zeros(sum(self.rows), dtype=self.dtype, device=first.device)
-            at = 0
-            for leaf, rows in zip(self.leaves, self.rows, strict=True):
-                self._weight[at : at + rows].copy_(leaf.weight)
-                if self._bias is not None and leaf.bias is not None:
-                    self._bias[at : at + rows].copy_(leaf.bias)
-                at += rows
+            self._products.pack([leaf.weight for leaf in self.leaves], self._bias())
         self._seen = [p._version for p in self.parameters]
+
+    def _bias(self) -> Tensor | None:
+        """All biases side by side, zeros where a leaf has none; None where none has."""
+        if not self.biased:
+            return None
+        none = (leaf.weight.new_zeros(leaf.out_features) for leaf in self.leaves)
+        parts = zip(self.leaves, none, strict=True)
+        return torch.cat([zero if leaf.bias is None else leaf.bias for leaf, zero in parts])
+
+    def _settled(self) -> Products:
+        """The copy, of the parameters as they are."""
+        if self._seen != [p._version for p in self.parameters]:
+            self.refresh()
+        return self._products
 
     def multiply(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x Wᵀ + b of an x in `dtype`, and what else the gradients will need."""
-        return F.linear(x, self.weight(), self.bias()), ()
+        return self._settled().forth(x), ()
 
     def low_gradient(self, dy: Tensor) -> Tensor | None:
         """What both gradients below are made with, beside `dy`: nothing here."""
@@ -100,7 +85,7 @@ class ComputeCopy:
 
     def input_gradient(self, dy: Tensor, low: Tensor | None, kept: Sequence[Tensor]) -> Tensor:
         """The gradient of x, from that of what `multiply` made of it."""
-        return dy @ self.weight()
+        return self._settled().back(dy)
 
     def gradients(
         self,
@@ -120,7 +105,7 @@ class ComputeCopy:
             part if part.dtype is leaf.weight.dtype else torch.empty_like(leaf.weight).copy_(part)
             for leaf, part in zip(self.leaves, dweight.split(self.rows), strict=True)
         ]
-        if self.bias() is not None:
+        if self.biased:
             dbias = dy_NO.sum(0, dtype=torch.float32)
             for leaf, part in zip(self.leaves, dbias.split(self.rows), strict=True):
                 if leaf.bias is not None:
@@ -128,42 +113,7 @@ class ComputeCopy:
         return [d if wants else None for d, wants in zip(made, wanted, strict=True)]
 
 
-class PanelCopy(ComputeCopy):
-    """As `ComputeCopy` on a CPU that our kernels know, in their layout: one copy for products with
-    the weights, one for those with their transpose, which a gradient needs. Both are bfloat16,
-    biases float32."""
-
-    def __init__(self, leaves: Sequence[nn.Linear], kernels: Kernels):
-        super().__init__(leaves, torch.bfloat16)
-        self.kernels = kernels
-        self._panels: Panels | None = None
-
-    @staticmethod
-    def serves(leaves: Sequence[nn.Linear]) -> bool:
-        """Whether each leaf but the last ends where a block of 32 outputs does."""
-        return all(leaf.out_features % 32 == 0 for leaf in leaves[:-1])
-
-    def refresh(self) -> None:
-        weights = [leaf.weight for leaf in self.leaves]
-        with torch.inference_mode(False), torch.no_grad():
-            if self._panels is None:
-                if any(leaf.bias is not None for leaf in self.leaves):
-                    self._bias = torch.zeros(sum(self.rows))
-                self._panels = Panels(self.kernels, weights, self._bias)
-            else:
-                self._panels.pack(weights)
-            if self._bias is not None:
-                for leaf, part in zip(self.leaves, self._bias.split(self.rows), strict=True):
-                    if leaf.bias is not None:
-                        part.copy_(leaf.bias)
-        self._seen = [p._version for p in self.parameters]
-
-    def multiply(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        self._settle()
-        assert self._panels is not None
-        return self._panels.forth(x), ()
-
-    def input_gradient(self, dy: Tensor, low: Tensor | None, kept: Sequence[Tensor]) -> Tensor:
-        self._settle()
-        assert self._panels is not None
-        return self._panels.back(dy)
+def own(leaves: Sequence[nn.Linear]) -> list[Tensor]:
+    """The leaves' own weights, then their biases."""
+    biases = [leaf.bias for leaf in leaves if leaf.bias is not None]
+    return [*(leaf.weight for leaf in leaves), *biases]

@@ -84,7 +84,7 @@ class _ReluFeedForward(torch.autograd.Function):
                 hidden = drop_(hidden.contiguous(), share)
         # What dropout keeps is scaled after the second product, where there is less of it, but
         # before a bias.
-        ctx.after, ctx.before = (scale, 1.0) if down.bias() is None else (1.0, scale)
+        ctx.after, ctx.before = (1.0, scale) if down.biased else (scale, 1.0)
         if ctx.before != 1.0:
             hidden.mul_(ctx.before)
         y, kept_down = down.multiply(hidden)

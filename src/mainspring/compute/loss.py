@@ -15,6 +15,28 @@ from mainspring.formulations import IGNORED
 from mainspring.formulations.token_loss import CHUNK, token_nats
 
 
+class HeadPanels:
+    """A head's weights as panels, packed anew when torch's version counter says that they have
+    changed, or after `refresh`."""
+
+    def __init__(self) -> None:
+        self._panels: Panels | None = None
+        self._packed: tuple[int, int] | None = None
+
+    def refresh(self) -> None:
+        """To be called after a change that torch does not count (through `.data`)."""
+        self._packed = None
+
+    def of(self, kernels: Kernels, weight_VD: Tensor) -> Panels:
+        current = id(weight_VD), weight_VD._version
+        if self._panels is None or self._packed != current:
+            with torch.inference_mode(False), torch.no_grad():
+                self._panels = self._panels or Panels(kernels)
+                self._panels.pack([weight_VD])
+            self._packed = current
+        return self._panels
+
+
 class _TokenNats(torch.autograd.Function):
     """One number per row of `x_ND`, as in `formulations.token_loss`; the bias does not learn."""
 
@@ -28,8 +50,8 @@ class _TokenNats(torch.autograd.Function):
         labels_N: Tensor,
         scale: float,
         table: TableGradient | None,
+        panels: Panels,
     ) -> Tensor:
-        panels = Panels(kernels, [weight_VD], both=any(ctx.needs_input_grad))
         nats, logs, logits_CV = [], [], None
         for x_CD, labels_C in zip(x_ND.split(CHUNK), labels_N.split(CHUNK), strict=True):
             logits_CV = panels.forth(x_CD)
@@ -63,7 +85,7 @@ class _TokenNats(torch.autograd.Function):
                 )
         if ctx.table is not None and dweight_VD is not None:
             ctx.table.begin(dweight_VD)
-        return None, dx_ND, dweight_VD, None, None, None, None
+        return None, dx_ND, dweight_VD, None, None, None, None, None
 
 
 def token_nats_by_kernels(
@@ -74,9 +96,11 @@ def token_nats_by_kernels(
     bias_V: Tensor | None = None,
     scale: float = 1.0,
     tables: Sequence[TableGradient] = (),
+    panels: HeadPanels | None = None,
 ) -> Tensor:
     """As `formulations.token_loss.token_nats`, which serves what the kernels do not. Where the
-    weight is that of one of `tables`, its lookups are told of the gradient."""
+    weight is that of one of `tables`, its lookups are told of the gradient. `panels` keeps the
+    packed weights from one call to the next."""
     kernels, real_BT = library.kernels(), labels_BT != IGNORED
     plain = bias_V is None or (bias_V.dtype is torch.float32 and not bias_V.requires_grad)
     narrow = hidden_BTD.dtype is torch.bfloat16
@@ -84,5 +108,6 @@ def token_nats_by_kernels(
         return token_nats(hidden_BTD, weight_VD, labels_BT, bias_V=bias_V, scale=scale)
     x_ND, labels_N = hidden_BTD[real_BT], labels_BT[real_BT]
     table = next((table for table in tables if table.weight_VD is weight_VD), None)
-    nats_N = _TokenNats.apply(kernels, x_ND, weight_VD, bias_V, labels_N, scale, table)
+    packed = (panels or HeadPanels()).of(kernels, weight_VD)
+    nats_N = _TokenNats.apply(kernels, x_ND, weight_VD, bias_V, labels_N, scale, table, packed)
     return nats_N.new_zeros(labels_BT.shape).masked_scatter(real_BT, nats_N)

@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mainspring.compute.adapted import AdaptedCopy
 from mainspring.compute.attention import training_attend
-from mainspring.compute.copies import ComputeCopy, PanelCopy
+from mainspring.compute.copies import ComputeCopy
 from mainspring.compute.dropout import Dropout
 from mainspring.compute.feed_forward import (
     ReluFeedForward,
@@ -41,8 +41,7 @@ from mainspring.compute.feed_forward import (
 from mainspring.compute.hardware import detect
 from mainspring.compute.linear import CopiedLinear, FusedProjections
 from mainspring.compute.lora import LoraLinear
-from mainspring.compute.loss import token_nats_by_kernels
-from mainspring.compute.native import library
+from mainspring.compute.loss import HeadPanels, token_nats_by_kernels
 from mainspring.compute.residual import NarrowRMSNorm, ResidualStep
 from mainspring.compute.self_attention import FusedSelfAttention
 from mainspring.compute.swap import swap
@@ -91,7 +90,7 @@ class TrainingModel:
 
     def __init__(self, model: Transformer, precision: Literal["float32", "bfloat16"]):
         self.model, self.precision = model, precision
-        self.copies: list[ComputeCopy] = []
+        self.copies: list[ComputeCopy | HeadPanels] = []
         self.undo: list[Callable[[], None]] = []
 
     def refresh(self) -> None:
@@ -108,18 +107,10 @@ class TrainingModel:
 
     def copy(self, *leaves: nn.Linear) -> ComputeCopy:
         """A bfloat16 copy of the leaves' weights, to be refreshed with the others."""
-        made = _copy(leaves)
+        adapted = any(isinstance(leaf, LoraLinear) for leaf in leaves)
+        made = (AdaptedCopy if adapted else ComputeCopy)(leaves, torch.bfloat16)
         self.copies.append(made)
         return made
-
-
-def _copy(leaves: Sequence[nn.Linear]) -> ComputeCopy:
-    if any(isinstance(leaf, LoraLinear) for leaf in leaves):
-        return AdaptedCopy(leaves, torch.bfloat16)
-    kernels = library.kernels() if on_cpu(leaves[0]) else None
-    if kernels is not None and PanelCopy.serves(leaves):
-        return PanelCopy(leaves, kernels)
-    return ComputeCopy(leaves, torch.bfloat16)
 
 
 def prepare_for_training(
@@ -239,7 +230,9 @@ def _widen_heads(
     vocabulary does not call its head: it has our own kernels."""
     for head in model.heads.values():
         if isinstance(head, VocabularyHead) and on_cpu(model):
-            head.nats = partial(token_nats_by_kernels, tables=tables)
+            panels = HeadPanels()
+            prepared.copies.append(panels)
+            head.nats = partial(token_nats_by_kernels, tables=tables, panels=panels)
             prepared.undo.append(partial(setattr, head, "nats", None))
         hook = head.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
         prepared.undo.append(hook.remove)

@@ -23,7 +23,7 @@
 enum { FEW = 4, CHUNK = 8, FEW_GROUPS = 4 };  /* rows; groups of 16 rows */
 enum { SECOND_CACHE = 1 << 20 };             /* bytes of weights that stay in it */
 enum { BFLOAT16 = 0, INT8 = 1 };            /* kinds of weights */
-enum { NONE = 0, RELU = 1 };
+enum { NONE = 0, RELU = 1, ADD = 2 };       /* after a product: ADD adds to what y holds */
 
 typedef struct {
     const uint8_t *panels;
@@ -58,6 +58,11 @@ static inline __m512 finish(const Linear *w, int64_t column, __mmask16 mask, __m
     if (w->bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, w->bias + column));
     if (w->after == RELU) value = _mm512_max_ps(value, _mm512_setzero_ps());
     return value;
+}
+
+static inline void put(const Linear *w, void *y, int wide, int64_t at, __mmask16 mask, __m512 value) {
+    if (w->after == ADD) value = _mm512_add_ps(value, load(y, wide, at, mask));
+    store(y, wide, at, mask, value);
 }
 
 /* ---- packing --------------------------------------------------------------------------------- */
@@ -177,7 +182,7 @@ INLINE void few(const Linear *w, const uint8_t *high, const uint8_t *low, const 
                 __m512 scale = _mm512_maskz_loadu_ps(mask, w->scale + column);
                 value = _mm512_mul_ps(value, _mm512_mul_ps(scale, _mm512_set1_ps(scales[r])));
             }
-            store(y, wide, r * w->out + column, mask, finish(w, column, mask, value));
+            put(w, y, wide, r * w->out + column, mask, finish(w, column, mask, value));
         }
     }
 }
@@ -258,15 +263,20 @@ INLINE void write_rows(Waiting *from, int64_t count) {
         __m512i least = _mm512_set1_epi16(w->after == RELU ? 0 : INT16_MIN);
         for (; r < end; r++) {
             const int32_t *at = sums + r / LANES * (2 * LANES * LANES) + r % LANES * LANES;
-            __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_load_ps(at + LANES * LANES), _mm512_load_ps(at));
+            __m512 left = _mm512_load_ps(at), right = _mm512_load_ps(at + LANES * LANES);
+            if (w->after == ADD) {
+                left = _mm512_add_ps(left, load(y, NARROW, r * w->out, 0xFFFF));
+                right = _mm512_add_ps(right, load(y, NARROW, r * w->out + LANES, 0xFFFF));
+            }
+            __m512i both = (__m512i)_mm512_cvtne2ps_pbh(right, left);
             _mm512_storeu_si512(y + r * w->out, _mm512_max_epi16(both, least));
         }
         return;
     }
     for (; r < end; r++)
         for (int q = 0; q < from->panels; q++)
-            store(from->y, from->wide, r * w->out + from->column + q * LANES,
-                  first(w->out - from->column - q * LANES), finished(from, r, q));
+            put(w, from->y, from->wide, r * w->out + from->column + q * LANES,
+                first(w->out - from->column - q * LANES), finished(from, r, q));
 }
 
 /* Two blocks of rows (or one) by two panels (or one). Tiles 0-3 sum, 4 and 5 hold rows, 6 and 7

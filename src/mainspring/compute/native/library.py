@@ -38,7 +38,7 @@ SWITCH = "MAINSPRING_NATIVE"  # 0: never use the kernels
 SECONDS = 120  # that a compiler is given
 
 BFLOAT16, INT8 = 0, 1
-AFTER = {"none": 0, "relu": 1}
+AFTER = {"none": 0, "relu": 1, "add": 2}  # "add": to what the result holds already
 
 
 class Linear(ctypes.Structure):
