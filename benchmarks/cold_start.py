@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from benchmarks.entry import Check, Context, Entry, Ratio, Result, Table
 from benchmarks.generation_speed import taught_model
 from benchmarks.measure import ratio, spread, turn_order
 from benchmarks.training_contestants import Steps
-from benchmarks.turns import missing, playing
+from benchmarks.turns import missing, playing, waiting_as_they_like
 
 HERE = Path(__file__).parent
 NEW_TOKENS = 32
@@ -36,7 +37,8 @@ def run(context: Context) -> Result:
         context.say(f"first summaries, round {number}")
         keys = {" ".join(key): key for key in commands}
         for name in turn_order(list(keys), number):
-            reply = _launch(commands[keys[name]])
+            with waiting_as_they_like() if keys[name][0] == THEIRS else nullcontext():
+                reply = _launch(commands[keys[name]])
             if number:
                 found[keys[name]].append(reply)
     steps = _first_steps(context)

@@ -161,7 +161,7 @@ def playing(contestants: Sequence[Contestant]) -> Iterator[Team]:
 @contextmanager
 def waiting_as_they_like() -> Iterator[None]:
     """Leaves to peers how their threads wait, on a machine that is free: turning in circles for
-    long, as they do by default, is fastest there. Elsewhere what slows nobody down holds for all."""
+    long, as they do by default, is fastest there. Elsewhere all wait politely."""
     ours = os.environ.get("GOMP_SPINCOUNT")
     if ours == str(LATER):
         del os.environ["GOMP_SPINCOUNT"]

@@ -2,15 +2,11 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from mainspring import spec
 from mainspring.compute import copies
 from mainspring.compute.copies import ComputeCopy
-from mainspring.compute.native import library
-from mainspring.compute.native.panels import Panels
-from mainspring.compute.products import PlainProducts
 from mainspring.compute.feed_forward import (
     ReluFeedForward,
     SmoothFeedForward,
@@ -18,6 +14,9 @@ from mainspring.compute.feed_forward import (
     is_smooth,
 )
 from mainspring.compute.linear import CopiedLinear, FusedProjections
+from mainspring.compute.native import library
+from mainspring.compute.native.panels import Panels
+from mainspring.compute.products import PlainProducts
 from mainspring.compute.residual import ResidualStep, rms_norm
 from mainspring.core.attention import QueryKeyValue
 from mainspring.core.feed_forward import FeedForward

@@ -1,4 +1,4 @@
-"""The compute copy of linear leaves that carry LoRA adapters: frozen weights, low-rank gradients."""
+"""The compute copy of linear leaves with LoRA adapters: frozen weights, low-rank gradients."""
 
 from collections.abc import Sequence
 
@@ -73,7 +73,8 @@ class AdaptedCopy(ComputeCopy):
 
     def multiply(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         y, share = self._settled().forth(x), self._share()
-        x_NI, kept = x.flatten(0, -2), ()
+        x_NI = x.flatten(0, -2)
+        kept: tuple[Tensor, ...] = ()
         if share:
             mask = keep_mask(x.numel(), share, LANES[x.element_size()], x.device)
             x_NI, kept = self._dropped(x_NI.clone(), mask), (mask,)
