@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_encoders import encoder, shaken, tokenizer
 
+from mainspring import events
 from mainspring.checkpoints.growing import with_tokens
 from mainspring.checkpoints.heads import with_head
 from mainspring.data.relations import relation_values
@@ -103,6 +104,22 @@ def test_labels_and_types_are_learnt() -> None:
     }
     with pytest.raises(BadData, match="pairs of entities"):
         form.learn([{"text": "a", "relations": []}], Setup(Limits(40, 2)))
+
+
+def test_without_pairs_that_have_no_relation_it_is_said_what_comes_of_it() -> None:
+    rows = [
+        relation_values({"text": f"<e1>{a}</e1> {verb} <e2>{b}</e2>", "relations": verb})
+        for a, verb, b in (("cat", "eats", "mouse"), ("dog", "sees", "bone"))
+    ]
+    heard: list[object] = []
+    with events.listening(heard.append):
+        setup = form.learn(rows, Setup(Limits(40, 2)))
+    assert form.finds_everywhere(setup)
+    assert any("one between any two" in str(event) for event in heard)
+    heard.clear()
+    with events.listening(heard.append):
+        assert not form.finds_everywhere(form.learn(ROWS, Setup(Limits(40, 2))))
+    assert not heard
 
 
 def test_every_pair_is_an_example() -> None:

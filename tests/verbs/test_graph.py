@@ -4,14 +4,16 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import mainspring as package
 import nano
-from mainspring import cli
+from mainspring import cli, events
 from mainspring.errors import BadOption, Missing
 from mainspring.families.bert import FAMILY as BERT
+from mainspring.formulations import Limits, Setup, relation_pairs
 from mainspring.verbs import graph, graph_building
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "graph"))
@@ -284,3 +286,17 @@ def test_a_graph_by_models_of_ones_own(tmp_path: Path, mainspring: Callable[...,
         precision="float32",
     )
     assert again.facts["done_before"] == 1
+
+
+@pytest.mark.parametrize("labels", [("in", "of"), ("in", "no_relation")])
+def test_a_relation_model_that_finds_something_everywhere_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, labels: tuple[str, str]
+) -> None:
+    setup = Setup(Limits(40, 2), labels=labels)
+    opened = SimpleNamespace(formulation=relation_pairs.FORMULATION, setup=setup)
+    monkeypatch.setattr(graph_building, "open_for", lambda task, use: opened)
+    heard: list[object] = []
+    with events.listening(heard.append):
+        graph_building._opened("relations", "mine", graph_building.use_of("mine", "auto", "cpu"))
+    warned = any("`mine` has learnt no pair" in str(event) for event in heard)
+    assert warned is ("no_relation" not in labels)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+from mainspring import events
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.data.relations import Entity, relation_values
@@ -125,7 +126,17 @@ def learn(rows: Iterable[Values], setup: Setup) -> Setup:
         learnt = classification.learn(labels(), setup)
     except BadData as error:
         raise BadData(f"pairs of entities: {error}") from None
+    if finds_everywhere(learnt):
+        events.warn(
+            "every pair of entities in the training rows has a relation: the model will find one "
+            f"between any two; add pairs that have none (`{NONE}`) if it is to read whole texts"
+        )
     return replace(learnt, options={**learnt.options, "types": sorted(types - {""})})
+
+
+def finds_everywhere(setup: Setup) -> bool:
+    """Whether a model has never seen two entities without a relation, and so gives all pairs one."""
+    return bool(setup.labels) and NONE not in setup.labels
 
 
 def encode(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
