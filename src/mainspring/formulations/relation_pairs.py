@@ -135,7 +135,7 @@ def learn(rows: Iterable[Values], setup: Setup) -> Setup:
 
 
 def finds_everywhere(setup: Setup) -> bool:
-    """Whether a model has never seen two entities without a relation, and so gives all pairs one."""
+    """Whether a model has seen no entities without a relation, and so gives every pair one."""
     return bool(setup.labels) and NONE not in setup.labels
 
 

@@ -83,7 +83,9 @@ def _opened(task: str, model: str | None, use: Use) -> Predict | None:
     from mainspring.formulations import relation_pairs
 
     opened = open_for(registry.find("tasks", task), replace(use, model=model))
-    if opened.formulation is relation_pairs.FORMULATION and relation_pairs.finds_everywhere(opened.setup):
+    if opened.formulation is relation_pairs.FORMULATION and relation_pairs.finds_everywhere(
+        opened.setup
+    ):
         events.warn(
             f"`{model}` has learnt no pair without a relation: it states one between any two "
             "entities of a passage (--min-score leaves out what it is not sure of)"
