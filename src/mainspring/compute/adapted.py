@@ -71,6 +71,11 @@ class AdaptedCopy(ComputeCopy):
         drop = self.parts[0].dropout
         return drop.p if drop.training else 0.0
 
+    @property
+    def panels(self) -> None:
+        """The adapters' products come between."""
+        return
+
     def multiply(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         y, share = self._settled().forth(x), self._share()
         x_NI = x.flatten(0, -2)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mainspring.compute.native import library
+from mainspring.compute.native.panels import Panels
 from mainspring.compute.products import Products, products
 
 TILE = 256
@@ -74,6 +75,13 @@ class ComputeCopy:
         if self._seen != [p._version for p in self.parameters]:
             self.refresh()
         return self._products
+
+    @property
+    def panels(self) -> Panels | None:
+        """The copy where nothing comes between its products and what follows them, and our own
+        kernels make them."""
+        copy = self._settled()
+        return copy if isinstance(copy, Panels) else None
 
     def multiply(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x Wᵀ + b of an x in `dtype`, and what else the gradients will need."""

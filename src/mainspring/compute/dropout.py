@@ -5,8 +5,10 @@ a training step's matrix products. Here each 64-bit number of torch's default ge
 block of 1,024 words, and a few vectorised multiplications and shifts (in the manner of SplitMix64,
 Steele et al., 2014) turn it into as many random words; each decides over its four or two elements.
 The seed of the default generator therefore fixes every mask, whatever the number of threads.
+Our own kernels, where the machine has them, take one draw for all and a hash of each place.
 
-Shares are rounded to 1/65,536, and what is kept is scaled by exactly 1 / (1 - the rounded share).
+Shares are rounded to 1/65,536 (by the kernels to 1/2^32), and what is kept is scaled by exactly
+1 / (1 - the rounded share).
 """
 
 from functools import cache
@@ -14,6 +16,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from mainspring.compute.native import library
+from mainspring.compute.native.library import Dropped, Kernels
 
 LEVELS = 2**16
 BLOCK = 1_024  # words that one drawn number starts
@@ -90,6 +95,20 @@ def apply_mask_(x: Tensor, mask: Tensor) -> Tensor:
     return x
 
 
+class _DropByKernel(torch.autograd.Function):
+    """Which numbers are dropped follows from a seed and their places, and is not kept."""
+
+    @staticmethod
+    def forward(ctx, kernels: Kernels, x: Tensor, share: float) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.kernels, ctx.dropped = kernels, Dropped.drawn(share)
+        return kernels.dropped(x, ctx.dropped, x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[None, Tensor, None]:  # type: ignore[no-untyped-def]
+        return None, ctx.kernels.dropped(dy.contiguous(), ctx.dropped, dy.dtype), None
+
+
 class _Drop(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, share: float) -> Tensor:  # type: ignore[no-untyped-def]
@@ -107,7 +126,12 @@ class _Drop(torch.autograd.Function):
 
 def drop(x: Tensor, share: float) -> Tensor:
     """Dropout of a share in 0..1 of the elements of a 16-bit or 32-bit floating tensor."""
-    return x if share == 0.0 else _Drop.apply(x.contiguous(), share)
+    if share == 0.0:
+        return x
+    kernels = library.kernels() if x.device.type == "cpu" else None
+    if kernels is not None and x.dtype in (torch.float32, torch.bfloat16):
+        return _DropByKernel.apply(kernels, x.contiguous(), share)
+    return _Drop.apply(x.contiguous(), share)
 
 
 class Dropout(nn.Dropout):

@@ -71,27 +71,24 @@ class _ReluFeedForward(torch.autograd.Function):
     def forward(  # type: ignore[no-untyped-def]
         ctx, x: Tensor, up: ComputeCopy, down: ComputeCopy, share: float, *parameters: Tensor
     ) -> Tensor:
-        wide, kept_up = up.multiply(x)
-        kernels = library.kernels() if wide.dtype is torch.bfloat16 else None
-        if kernels is not None:
-            dropped = Dropped.drawn(share)
+        kernels = library.kernels() if x.dtype is torch.bfloat16 else None
+        panels = up.panels if kernels is not None else None
+        dropped = Dropped.drawn(share) if kernels is not None else None
+        kept_up: tuple[Tensor, ...] = ()
+        if panels is not None:
+            hidden = panels.relu(x, dropped)
+        elif kernels is not None:
+            wide, kept_up = up.multiply(x)
             hidden = kernels.relu_drop(wide.contiguous(), dropped)
-            scale = 1.0 if dropped is None else dropped.kept
         else:
+            wide, kept_up = up.multiply(x)
             hidden = wide.relu_()
-            scale = kept_scale(share) if share else 1.0
             if share:
-                hidden = drop_(hidden.contiguous(), share)
-        # What dropout keeps is scaled after the second product, where there is less of it, but
-        # before a bias.
-        ctx.after, ctx.before = (1.0, scale) if down.biased else (scale, 1.0)
-        if ctx.before != 1.0:
-            hidden.mul_(ctx.before)
+                hidden = drop_(hidden.contiguous(), share).mul_(kept_scale(share))
         y, kept_down = down.multiply(hidden)
-        if ctx.after != 1.0:
-            y.mul_(ctx.after)
         ctx.save_for_backward(x, hidden, *kept_up, *kept_down)
-        ctx.kernels, ctx.up, ctx.down, ctx.ups = kernels, up, down, len(kept_up)
+        ctx.kernels, ctx.dropped, ctx.share = kernels, dropped, share
+        ctx.up, ctx.down, ctx.ups = up, down, len(kept_up)
         return y
 
     @staticmethod
@@ -101,16 +98,19 @@ class _ReluFeedForward(torch.autograd.Function):
         wants_x, _, _, _, *wants = ctx.needs_input_grad
         kept_up, kept_down = kept[: ctx.ups], kept[ctx.ups :]
         ups = len(ctx.up.parameters)
-        dy = dy.contiguous() if ctx.after == 1.0 else dy * ctx.after
         low = ctx.down.low_gradient(dy)
         ddown = ctx.down.gradients(dy, low, hidden, kept_down, wants[ups:])
-        dhidden = ctx.down.input_gradient(dy, low, kept_down)
-        if ctx.before != 1.0:
-            dhidden.mul_(ctx.before)
-        if ctx.kernels is not None:
-            ctx.kernels.relu_back(hidden, dhidden)
+        panels = ctx.down.panels if ctx.kernels is not None else None
+        if panels is not None:
+            dhidden = panels.back_through_relu(dy, hidden, ctx.dropped)
+        elif ctx.kernels is not None:
+            dhidden = ctx.down.input_gradient(dy, low, kept_down)
+            ctx.kernels.relu_back(hidden, dhidden, ctx.dropped)
         else:
+            dhidden = ctx.down.input_gradient(dy, low, kept_down)
             aten.threshold_backward.grad_input(dhidden, hidden, 0, grad_input=dhidden)
+            if ctx.share:
+                dhidden.mul_(kept_scale(ctx.share))
         low = ctx.up.low_gradient(dhidden)
         dup = ctx.up.gradients(dhidden, low, x, kept_up, wants[:ups])
         dx = ctx.up.input_gradient(dhidden, low, kept_up) if wants_x else None

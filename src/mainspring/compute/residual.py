@@ -117,7 +117,7 @@ class _AddDroppedByKernel(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dtotal: Tensor):  # type: ignore[no-untyped-def]
         dtotal = dtotal.contiguous()
-        return None, dtotal, ctx.kernels.add_dropped_back(dtotal, ctx.dropped), None
+        return None, dtotal, ctx.kernels.dropped(dtotal, ctx.dropped, torch.bfloat16), None
 
 
 class _AddDropped(torch.autograd.Function):

@@ -9,9 +9,11 @@ from torch import Tensor
 from mainspring import spec
 from mainspring.compute import loss
 from mainspring.compute.copies import weight_gradient
+from mainspring.compute.dropout import drop
 from mainspring.compute.loss import token_nats_by_kernels
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Dropped
+from mainspring.compute.native.panels import Panels
 from mainspring.compute.native.parts import GATES
 from mainspring.compute.native.training import attend_by_tiles, attend_joined, knows
 from mainspring.compute.residual import add_dropped, rms_norm
@@ -326,15 +328,63 @@ def test_the_loss(scale: float, bias: bool, rows: int, width: int, vocabulary: i
 
 def test_relu_with_dropout() -> None:
     assert KERNELS is not None
-    x = numbers(50, 333, seed=1).bfloat16()
+    x, dy = (numbers(50, 333, seed=seed).bfloat16() for seed in (1, 2))
     x[0, :3] = torch.tensor([0.0, -0.0, float("inf")])
     assert torch.equal(KERNELS.relu_drop(x.clone(), None), x.relu())
     torch.manual_seed(1)
     dropped = Dropped.drawn(0.4)
+    assert dropped is not None
     found = KERNELS.relu_drop(x.clone(), dropped)
     stays, positive = found > 0, x > 0
-    assert torch.equal(found, x.relu() * stays) and not (stays & ~positive).any()
+    nothing = x.new_zeros(())
+    assert torch.equal(found, torch.where(stays, (x.float() * dropped.kept).bfloat16(), nothing))
+    assert not (stays & ~positive).any()
     assert abs(float(stays.sum() / positive.sum()) - 0.6) < 0.02
+    back = dy.clone()
+    KERNELS.relu_back(found, back, dropped)
+    assert torch.equal(back, torch.where(stays, (dy.float() * dropped.kept).bfloat16(), nothing))
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"), [(1, 32, 48), (3, 40, 50), (37, 64, 96), (600, 96, 130)]
+)
+def test_relu_in_the_product(
+    rows: int, inputs: int, outputs: int, share: float, biased: bool
+) -> None:
+    assert KERNELS is not None
+    weight, bias = numbers(outputs, inputs, seed=1).bfloat16(), numbers(outputs, seed=2)
+    x, after = numbers(rows, inputs, seed=3).bfloat16(), numbers(70, outputs, seed=4).bfloat16()
+    dropped = Dropped.drawn(share)
+    up, down = Panels(KERNELS), Panels(KERNELS)
+    up.pack([weight], bias if biased else None)
+    down.pack([after])
+    wide = torch.nn.functional.linear(x.float(), weight.float(), bias if biased else None)
+    hidden, expected = up.relu(x, dropped), wide.relu()
+    if dropped is not None:
+        # The same numbers go as by the pass after the product.
+        ones = KERNELS.relu_drop(torch.ones_like(hidden), dropped)
+        expected = expected * ones.bool() * dropped.kept
+    assert near(hidden, expected, 0.01)
+    assert torch.equal(hidden == 0, expected.bfloat16() == 0)
+    dy = numbers(rows, 70, seed=5).bfloat16()
+    expected = dy.float() @ after.float() * (hidden != 0) * (dropped.kept if dropped else 1.0)
+    found = down.back_through_relu(dy, hidden, dropped)
+    assert near(found, expected, 0.02) and not found[hidden == 0].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_anywhere(dtype: torch.dtype) -> None:
+    x = (numbers(70, 1_000, seed=1) + 10).to(dtype).requires_grad_()
+    torch.manual_seed(3)
+    y = drop(x, 0.25)
+    y.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad == 0, y == 0)
+    assert abs(float((y == 0).double().mean()) - 0.25) < 0.01
+    assert near(y.detach(), x.detach().float() * (y != 0) / 0.75, 0.01)
+    torch.manual_seed(3)
+    assert torch.equal(drop(x, 0.25), y) and not torch.equal(drop(x, 0.25), y)
 
 
 @pytest.mark.parametrize("rows_differ", [False, True])

@@ -119,6 +119,14 @@ static inline __m512i mix_lanes(__m512i x) {
     return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
 }
 
+/* 16 numbers that stay or are dropped by their place among all. */
+static inline __mmask16 kept_at(uint32_t seed, uint32_t drop, int64_t at) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    uint32_t base = mix(seed ^ mix((uint32_t)(at >> 32))) + (uint32_t)at;
+    __m512i place = _mm512_add_epi32(_mm512_set1_epi32((int32_t)base), lanes);
+    return _mm512_cmpge_epu32_mask(mix_lanes(place), _mm512_set1_epi32((int32_t)drop));
+}
+
 /* Which of 16 weights stay: those at `at`, `at` + `step`, ... among all of a row and head. */
 static inline __mmask16 staying(const Attention *a, uint32_t unit, uint32_t at, uint32_t step) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -23,7 +23,8 @@
 enum { FEW = 4, CHUNK = 8, FEW_GROUPS = 4 };  /* rows; groups of 16 rows */
 enum { SECOND_CACHE = 1 << 20 };             /* bytes of weights that stay in it */
 enum { BFLOAT16 = 0, INT8 = 1 };            /* kinds of weights */
-enum { NONE = 0, RELU = 1, ADD = 2 };       /* after a product: ADD adds to what y holds */
+/* After a product: ADD adds to what y holds, WHERE keeps what lies where another array is not 0. */
+enum { NONE = 0, RELU = 1, ADD = 2, WHERE = 3 };
 
 typedef struct {
     const uint8_t *panels;
@@ -33,6 +34,9 @@ typedef struct {
     int64_t out, in;
     int32_t kind, after;
     int64_t exact_rows;      /* 8-bit weights: up to so many rows, activations in two parts */
+    const uint16_t *where;   /* of y's shape */
+    uint32_t drop, seed;     /* RELU: zero by dropout where a random number is below `drop` */
+    float kept;              /* RELU with `drop`, WHERE: what the others are multiplied by */
 } Linear;
 
 static inline int64_t blocks_of(const Linear *w) {
@@ -54,9 +58,17 @@ int32_t allow_tiles(void) {
 
 /* ---- small things ---------------------------------------------------------------------------- */
 
-static inline __m512 finish(const Linear *w, int64_t column, __mmask16 mask, __m512 value) {
+/* 16 results from their sums: those of columns from `column` on, at `place` among all of y. */
+static inline __m512 finish(const Linear *w, int64_t column, __mmask16 mask, int64_t place,
+                            __m512 value) {
     if (w->bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, w->bias + column));
     if (w->after == RELU) value = _mm512_max_ps(value, _mm512_setzero_ps());
+    if (w->after == RELU && w->drop)
+        value = _mm512_maskz_mul_ps(kept_at(w->seed, w->drop, place), value, _mm512_set1_ps(w->kept));
+    if (w->after == WHERE) {
+        __m256i there = _mm256_maskz_loadu_epi16(mask, w->where + place);
+        value = _mm512_maskz_mul_ps(_mm256_test_epi16_mask(there, there), value, _mm512_set1_ps(w->kept));
+    }
     return value;
 }
 
@@ -182,7 +194,8 @@ INLINE void few(const Linear *w, const uint8_t *high, const uint8_t *low, const 
                 __m512 scale = _mm512_maskz_loadu_ps(mask, w->scale + column);
                 value = _mm512_mul_ps(value, _mm512_mul_ps(scale, _mm512_set1_ps(scales[r])));
             }
-            put(w, y, wide, r * w->out + column, mask, finish(w, column, mask, value));
+            int64_t place = r * w->out + column;
+            put(w, y, wide, place, mask, finish(w, column, mask, place, value));
         }
     }
 }
@@ -227,7 +240,7 @@ typedef struct {
     const int32_t *sums;
     const float *scales;
     char *y;
-    int64_t rows, next, column;
+    int64_t rows, next, column, place;  /* of the first row among all of y */
     int wide, panels, exact;
     int plain;  /* bfloat16 by bfloat16, whole, without a bias */
 } Waiting;
@@ -248,7 +261,7 @@ static inline __m512 finished(const Waiting *from, int64_t r, int q) {
         __m512 scale = _mm512_maskz_loadu_ps(mask, w->scale + column);
         value = _mm512_mul_ps(value, _mm512_mul_ps(scale, _mm512_set1_ps(from->scales[r])));
     }
-    return finish(w, column, mask, value);
+    return finish(w, column, mask, from->place + r * w->out + column, value);
 }
 
 /* Writes up to `count` of the rows that wait. */
@@ -261,15 +274,28 @@ INLINE void write_rows(Waiting *from, int64_t count) {
         const int32_t *sums = from->sums;
         uint16_t *y = (uint16_t *)from->y + from->column;
         __m512i least = _mm512_set1_epi16(w->after == RELU ? 0 : INT16_MIN);
+        __m512 kept = _mm512_set1_ps(w->kept);
         for (; r < end; r++) {
             const int32_t *at = sums + r / LANES * (2 * LANES * LANES) + r % LANES * LANES;
+            int64_t place = from->place + from->column + r * w->out;
             __m512 left = _mm512_load_ps(at), right = _mm512_load_ps(at + LANES * LANES);
             if (w->after == ADD) {
                 left = _mm512_add_ps(left, load(y, NARROW, r * w->out, 0xFFFF));
                 right = _mm512_add_ps(right, load(y, NARROW, r * w->out + LANES, 0xFFFF));
+            } else if (w->after == WHERE || w->drop) {
+                left = _mm512_mul_ps(left, kept);
+                right = _mm512_mul_ps(right, kept);
+            }
+            __mmask32 stay = 0xFFFFFFFF;
+            if (w->after == WHERE) {
+                __m512i there = _mm512_loadu_si512(w->where + place);
+                stay = _mm512_test_epi16_mask(there, there);
+            } else if (w->drop) {
+                stay = _mm512_kunpackw(kept_at(w->seed, w->drop, place + LANES),
+                                       kept_at(w->seed, w->drop, place));
             }
             __m512i both = (__m512i)_mm512_cvtne2ps_pbh(right, left);
-            _mm512_storeu_si512(y + r * w->out, _mm512_max_epi16(both, least));
+            _mm512_storeu_si512(y + r * w->out, _mm512_maskz_max_epi16(stay, both, least));
         }
         return;
     }
@@ -360,7 +386,8 @@ static void tile_panels(const Linear *w, const Left *x, int64_t from, int64_t to
             if (two_rows && two_panels) _tile_stored(3, c + 3 * LANES * LANES, LINE);
             int64_t row = i * LANES, left = x->rows - row, most = step * LANES;
             before = (Waiting){w, c, x->scales + row, (char *)y + row * w->out * (wide ? 4 : 2),
-                               left < most ? left : most, 0, p * LANES, wide, 1 + two_panels,
+                               left < most ? left : most, 0, p * LANES, row * w->out, wide,
+                               1 + two_panels,
                                x->low != 0, plain && (p + 2) * LANES <= w->out};
             turn ^= 1;
         }

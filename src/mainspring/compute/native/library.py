@@ -38,7 +38,8 @@ SWITCH = "MAINSPRING_NATIVE"  # 0: never use the kernels
 SECONDS = 120  # that a compiler is given
 
 BFLOAT16, INT8 = 0, 1
-AFTER = {"none": 0, "relu": 1, "add": 2}  # "add": to what the result holds already
+# "add": to what the result holds already; "where": what lies where another array is not 0.
+AFTER = {"none": 0, "relu": 1, "add": 2, "where": 3}
 
 
 class Linear(ctypes.Structure):
@@ -54,6 +55,10 @@ class Linear(ctypes.Structure):
         ("kind", ctypes.c_int32),
         ("after", ctypes.c_int32),
         ("exact_rows", ctypes.c_int64),
+        ("where", ctypes.c_void_p),
+        ("drop", ctypes.c_uint32),
+        ("seed", ctypes.c_uint32),
+        ("kept", ctypes.c_float),
     )
 
 
@@ -290,22 +295,22 @@ class Kernels:
         self.library.add_dropped(x.data_ptr(), y.data_ptr(), x.numel(), *by, total.data_ptr())
         return total
 
-    def add_dropped_back(self, dtotal: Tensor, dropped: Dropped | None) -> Tensor:
-        """The gradient of y, bfloat16."""
-        dy = torch.empty_like(dtotal, dtype=torch.bfloat16)
-        by = settings(dropped)
-        self.library.add_dropped_back(dtotal.data_ptr(), dtotal.numel(), *by, dy.data_ptr())
-        return dy
+    def dropped(self, x: Tensor, dropped: Dropped | None, dtype: torch.dtype) -> Tensor:
+        """dropout(x), or a gradient through it, in `dtype`; float32 or bfloat16, contiguous."""
+        y, by = torch.empty_like(x, dtype=dtype), settings(dropped)
+        wide_x, wide_y = x.dtype is torch.float32, dtype is torch.float32
+        self.library.dropped(x.data_ptr(), wide_x, x.numel(), *by, y.data_ptr(), wide_y)
+        return y
 
     def relu_drop(self, x: Tensor, dropped: Dropped | None) -> Tensor:
-        """max(x, 0) in place, some of it zero by dropout, nothing scaled: bfloat16, contiguous."""
-        level, seed, _ = settings(dropped)
-        self.library.relu_drop(x.data_ptr(), x.numel(), level, seed)
+        """dropout(max(x, 0)) in place: bfloat16, contiguous."""
+        self.library.relu_drop(x.data_ptr(), x.numel(), *settings(dropped))
         return x
 
-    def relu_back(self, y: Tensor, dy: Tensor) -> None:
+    def relu_back(self, y: Tensor, dy: Tensor, dropped: Dropped | None) -> None:
         """The gradient of `relu_drop` from what it gave, in place: bfloat16, contiguous."""
-        self.library.relu_back(y.data_ptr(), y.numel(), dy.data_ptr())
+        kept = 1.0 if dropped is None else dropped.kept
+        self.library.relu_back(y.data_ptr(), y.numel(), kept, dy.data_ptr())
 
     def gate_back(self, x: Tensor, dy: Tensor, activation: int, y: Tensor | None) -> Tensor:
         """The gradient of `gate`'s x; `y` is filled with what `gate` gave."""
@@ -532,11 +537,11 @@ def _load(built: Path) -> ctypes.CDLL:
     library.norm_back.restype = None
     library.add_dropped.argtypes = (pointer, pointer, whole, small, small, number, pointer)
     library.add_dropped.restype = None
-    library.add_dropped_back.argtypes = (pointer, whole, small, small, number, pointer)
-    library.add_dropped_back.restype = None
-    library.relu_drop.argtypes = (pointer, whole, small, small)
+    library.dropped.argtypes = (pointer, flag, whole, small, small, number, pointer, flag)
+    library.dropped.restype = None
+    library.relu_drop.argtypes = (pointer, whole, small, small, number)
     library.relu_drop.restype = None
-    library.relu_back.argtypes = (pointer, whole, pointer)
+    library.relu_back.argtypes = (pointer, whole, number, pointer)
     library.relu_back.restype = None
     library.gate_back.argtypes = (pointer, pointer, whole, whole, flag, pointer, pointer)
     library.gate_back.restype = None

@@ -9,9 +9,12 @@ from torch import Tensor
 from mainspring.compute.native.library import (
     AFTER,
     BFLOAT16,
+    Dropped,
     Kernels,
     Linear,
+    address,
     room_for_panels,
+    settings,
 )
 
 
@@ -47,22 +50,41 @@ class Panels:
         self._bias = None if bias is None else bias.detach().float().contiguous()
 
     def forth(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        assert self._forth is not None
-        return self._product(self._forth, self._bias, x, self.outputs, onto)
+        return self._product(self._forward(), x, onto)
 
     def back(self, dy: Tensor, onto: Tensor | None = None) -> Tensor:
-        assert self._back is not None
-        return self._product(self._back, None, dy, self.inputs, onto)
+        return self._product(self._backward(), dy, onto)
 
-    def _product(
-        self, panels: Tensor, bias: Tensor | None, x: Tensor, outputs: int, onto: Tensor | None
-    ) -> Tensor:
+    def relu(self, x: Tensor, dropped: Dropped | None) -> Tensor:
+        """dropout(max(x weightᵀ + bias, 0))."""
+        described = self._forward()
+        described.after = AFTER["relu"]
+        described.drop, described.seed, described.kept = settings(dropped)
+        return self._product(described, x)
+
+    def back_through_relu(self, dy: Tensor, hidden: Tensor, dropped: Dropped | None) -> Tensor:
+        """dy weight, where `dy` is the gradient of a product with `hidden`, which another's `relu`
+        gave: the gradient of what went into that ReLU. `hidden` is contiguous bfloat16."""
+        described = self._backward()
+        described.after, described.where = AFTER["where"], hidden.data_ptr()
+        described.kept = settings(dropped)[2]
+        return self._product(described, dy)
+
+    def _forward(self) -> Linear:
+        assert self._forth is not None
+        sizes = self.outputs, self.inputs, BFLOAT16
+        return Linear(self._forth.data_ptr(), None, None, address(self._bias), *sizes)
+
+    def _backward(self) -> Linear:
+        assert self._back is not None
+        return Linear(self._back.data_ptr(), None, None, None, self.inputs, self.outputs, BFLOAT16)
+
+    def _product(self, described: Linear, x: Tensor, onto: Tensor | None = None) -> Tensor:
         x = x.to(torch.bfloat16).contiguous()
-        y = torch.empty((*x.shape[:-1], outputs), dtype=torch.bfloat16) if onto is None else onto
-        assert y.is_contiguous()
-        described = Linear(
-            *(panels.data_ptr(), None, None, None if bias is None else bias.data_ptr()),
-            *(outputs, x.shape[-1], BFLOAT16, AFTER["none" if onto is None else "add"], 0),
-        )
+        if onto is None:
+            y = torch.empty((*x.shape[:-1], described.outputs), dtype=torch.bfloat16)
+        else:
+            y, described.after = onto, AFTER["add"]
+            assert y.is_contiguous()
         self.kernels.linear(ctypes.addressof(described), x, y)
         return y

@@ -437,14 +437,6 @@ void norm_back(const float *x, const void *dy, int32_t dy_wide, const float *wei
 
 /* ---- what stands between products ------------------------------------------------------------ */
 
-/* 16 numbers that stay or are dropped by their place among all. */
-static inline __mmask16 kept_at(uint32_t seed, uint32_t drop, int64_t at) {
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    uint32_t base = mix(seed ^ mix((uint32_t)(at >> 32))) + (uint32_t)at;
-    __m512i place = _mm512_add_epi32(_mm512_set1_epi32((int32_t)base), lanes);
-    return _mm512_cmpge_epu32_mask(mix_lanes(place), _mm512_set1_epi32((int32_t)drop));
-}
-
 /* total = x + dropout(y), of float32 x and bfloat16 y. */
 void add_dropped(const float *x, const uint16_t *y, int64_t count, uint32_t drop, uint32_t seed,
                  float kept, float *total) {
@@ -459,39 +451,40 @@ void add_dropped(const float *x, const uint16_t *y, int64_t count, uint32_t drop
     }
 }
 
-/* dy, bfloat16, of the gradient of that total. */
-void add_dropped_back(const float *dtotal, int64_t count, uint32_t drop, uint32_t seed, float kept,
-                      uint16_t *dy) {
+/* y = dropout(x); its gradient too. */
+void dropped(const void *x, int32_t x_wide, int64_t count, uint32_t drop, uint32_t seed, float kept,
+             void *y, int32_t y_wide) {
     __m512 factor = _mm512_set1_ps(kept);
 #pragma omp parallel for schedule(static) if (count > 65536)
     for (int64_t at = 0; at < count; at += LANES) {
         __mmask16 mask = first(count - at);
-        __m512 value = _mm512_maskz_loadu_ps(mask, dtotal + at);
+        __m512 value = load(x, x_wide, at, mask);
         if (drop) value = _mm512_maskz_mul_ps(kept_at(seed, drop, at), value, factor);
-        store(dy, NARROW, at, mask, value);
+        store(y, y_wide, at, mask, value);
     }
 }
 
-/* x = max(x, 0), bfloat16, in place, zero also where dropout takes a number; none is scaled. */
-void relu_drop(uint16_t *x, int64_t count, uint32_t drop, uint32_t seed) {
+/* x = dropout(max(x, 0)), bfloat16, in place. */
+void relu_drop(uint16_t *x, int64_t count, uint32_t drop, uint32_t seed, float kept) {
+    __m512 factor = _mm512_set1_ps(kept);
 #pragma omp parallel for schedule(static) if (count > 65536)
     for (int64_t at = 0; at < count; at += LANES) {
-        __mmask16 mask = first(count - at), stay = 0xFFFF;
-        if (drop) stay = kept_at(seed, drop, at);
-        __m256i value = _mm256_maskz_loadu_epi16(mask, x + at);
-        stay &= _mm256_cmpgt_epi16_mask(value, _mm256_setzero_si256());
-        _mm256_mask_storeu_epi16(x + at, mask, _mm256_maskz_mov_epi16(stay, value));
+        __mmask16 mask = first(count - at);
+        __m512 value = _mm512_max_ps(load(x, NARROW, at, mask), _mm512_setzero_ps());
+        if (drop) value = _mm512_maskz_mul_ps(kept_at(seed, drop, at), value, factor);
+        store(x, NARROW, at, mask, value);
     }
 }
 
-/* The gradient of `relu_drop`, in place: dy where y is not 0. */
-void relu_back(const uint16_t *y, int64_t count, uint16_t *dy) {
+/* The gradient of `relu_drop`, in place: `kept` dy where y is not 0. */
+void relu_back(const uint16_t *y, int64_t count, float kept, uint16_t *dy) {
+    __m512 factor = _mm512_set1_ps(kept);
 #pragma omp parallel for schedule(static) if (count > 65536)
-    for (int64_t at = 0; at < count; at += 2 * LANES) {
-        __mmask32 mask = first_32(count - at);
-        __m512i there = _mm512_maskz_loadu_epi16(mask, y + at), back = _mm512_maskz_loadu_epi16(mask, dy + at);
-        __mmask32 stays = _mm512_test_epi16_mask(there, there);
-        _mm512_mask_storeu_epi16(dy + at, mask, _mm512_maskz_mov_epi16(stays, back));
+    for (int64_t at = 0; at < count; at += LANES) {
+        __mmask16 mask = first(count - at);
+        __m256i there = _mm256_maskz_loadu_epi16(mask, y + at);
+        __mmask16 stays = _mm256_test_epi16_mask(there, there);
+        store(dy, NARROW, at, mask, _mm512_maskz_mul_ps(stays, load(dy, NARROW, at, mask), factor));
     }
 }
 
