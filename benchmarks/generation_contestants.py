@@ -186,7 +186,8 @@ def transformers(setup: GenerationSetup, turns: Turns) -> None:
 
 
 def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
-    """`translate_batch` of the converted folder, the whole batch at once."""
+    """`translate_batch` of the converted folder, the whole batch at once. For each kind of job a
+    trial picks how many threads it is fastest with here, one or all; the weights are held once."""
     import ctranslate2 as peer
     from ctranslate2.converters import TransformersConverter
 
@@ -197,21 +198,27 @@ def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
     tokenizer = Tokenizer.open(setup.folder)
     assert tokenizer is not None and tokenizer.eos_id is not None
     eos = tokenizer.eos_id
-    translator = peer.Translator(
-        str(setup.converted),
-        device=setup.device,
-        compute_type=setup.precision,
-        intra_threads=setup.threads,
-        inter_threads=1,
-    )
-    turns.answer(f"{translator.compute_type}, {peer.__version__}")
-    for job in turns:
-        if isinstance(job, Peak):
-            turns.answer(peak_of("cpu"))  # torch does not see what it holds on a card
-            continue
+    counts = sorted({1, setup.threads}, reverse=True) if setup.device == "cpu" else [setup.threads]
+    by_threads = {}
+    for count in counts:
+        by_threads[count] = peer.Translator(
+            str(setup.converted),
+            device=setup.device,
+            compute_type=setup.precision,
+            intra_threads=count,
+            inter_threads=1,
+        )
+        by_threads[count].unload_model()
+    best: dict[tuple[int, int], int] = {}
+
+    def make(job: Job, threads: int) -> tuple[float, Any]:
+        for count, translator in by_threads.items():
+            if count != threads:
+                translator.unload_model()
+        by_threads[threads].load_model()
         rows = [tokenizer.tokens(row) for row in job.rows]
         started = clock("cpu")
-        made = translator.translate_batch(
+        made = by_threads[threads].translate_batch(
             rows,
             beam_size=job.beams,
             max_input_length=0,
@@ -219,9 +226,24 @@ def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
             min_decoding_length=job.new_tokens if job.forced else 0,
             return_end_token=True,
         )
-        seconds = clock("cpu") - started
+        return clock("cpu") - started, made
+
+    def threads(job: Job) -> int:
+        key = len(job.rows), job.beams
+        if key not in best and len(counts) > 1:
+            seconds = {count: min(make(job, count)[0] for _ in range(2)) for count in counts}
+            best[key] = min(counts, key=lambda count: seconds[count])
+        return best.get(key, setup.threads)
+
+    turns.answer(f"{by_threads[counts[0]].compute_type}, {peer.__version__}")
+    for job in turns:
+        if isinstance(job, Peak):
+            turns.answer(peak_of("cpu"))  # torch does not see what it holds on a card
+            continue
+        count = threads(job)
+        seconds, made = make(job, count)
         ids = [[_id(tokenizer, token) for token in answer.hypotheses[0]] for answer in made]
-        turns.answer(_made(seconds, ids, eos))
+        turns.answer(_made(seconds, ids, eos, "1 thread" if count == 1 else f"{count} threads"))
 
 
 def _id(tokenizer: Any, token: str) -> int:

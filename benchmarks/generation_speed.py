@@ -240,14 +240,14 @@ def _peak_table(peaks: dict[str, int], how: dict[str, str]) -> Table:
 
 
 def _chosen(made: dict[tuple[str, str], list[Made]]) -> list[Table]:
-    """The settings that transformers was run with."""
+    """The settings that the peers were run with, where there was a choice."""
     rows = tuple(
         (shape, name, found[-1].how)
         for shape in SHAPES
         for (what, name), found in made.items()
         if what == f"real, {shape}" and found[-1].how
     )
-    title = "The fastest settings of transformers, by trial"
+    title = "The fastest settings of the peers, by trial"
     return [Table(title, ("batch", "contestant", "settings"), rows)] if rows else []
 
 
