@@ -208,6 +208,7 @@ def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
             intra_threads=count,
             inter_threads=1,
         )
+        kind = by_threads[count].compute_type  # told only while the weights are there
         by_threads[count].unload_model()
     best: dict[tuple[int, int], int] = {}
 
@@ -235,7 +236,7 @@ def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
             best[key] = min(counts, key=lambda count: seconds[count])
         return best.get(key, setup.threads)
 
-    turns.answer(f"{by_threads[counts[0]].compute_type}, {peer.__version__}")
+    turns.answer(f"{kind}, {peer.__version__}")
     for job in turns:
         if isinstance(job, Peak):
             turns.answer(peak_of("cpu"))  # torch does not see what it holds on a card

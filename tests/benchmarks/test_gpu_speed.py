@@ -143,6 +143,19 @@ def test_writers_take_a_device(folder: Path) -> None:
     assert rows[0] == rows[1] and greedy.how.endswith("dynamic cache")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_ctranslate2_writes_with_as_many_threads_as_serve_it(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ctranslate2")
+    setup = GenerationSetup(folder, "float32", 2, tmp_path / "converted", device="cpu")
+    job = Job(((5, 6, 7, 1), (8, 9, 1)), 6, forced=True, static=False)
+    ours, theirs = Asked(job), Asked(job, Peak(), job)
+    generation_contestants.mainspring(setup, ours)
+    generation_contestants.ctranslate2(setup, theirs)
+    assert theirs.answers[0].startswith("float32, ")
+    for made in (theirs.answers[1], theirs.answers[3]):
+        assert made.rows == ours.answers[1].rows and made.how in ("1 thread", "2 threads")
+
+
 def test_products_take_a_device() -> None:
     asked = Asked(
         TrainingProducts((Product(8, 4, 6, 2),), "float32"),
