@@ -5,7 +5,8 @@ run. `StepDecoder` stands in the place of a decoder stack, and runs such steps w
 operations as the parts allow: one projection for q/k/v, queries and keys turned together and in
 place, one copy into a cache that holds all layers in one tensor, the queries that share a key head
 read as so many queries of that head, the row of relative biases cut out of a table that is made
-once. Everything else (prompts of several tokens, packed rows) goes through the core's own stack,
+once. Where our own kernels know all kinds of its layers, they take the whole stack in one call
+(`native/steps.py`). Everything else (prompts of several tokens, packed rows) goes through the core's own stack,
 which is also the tested meaning of the step.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from mainspring import spec
 from mainspring.compute.native.library import Kernels
+from mainspring.compute.native.steps import NativeSteps, serves
 from mainspring.compute.stacked_cache import StackedCache
 from mainspring.compute.step_parts import Parts, layer_parts
 from mainspring.core.cache import Cache, LayerCache
@@ -41,6 +43,7 @@ class StepDecoder(nn.Module):
         layers = zip(stack.layers, described.layers, stack.turns, strict=True)
         self.parts = [layer_parts(*layer) for layer in layers]
         self._turn_and_keep = _turn_and_keep if kernels is None else kernels.turn_and_keep
+        self.native = None if kernels is None else NativeSteps.of(stack, described, kernels)
         self.windows = {part.window for part in self.parts}
 
     def new_cache(self, capacity: int) -> StackedCache:
@@ -95,10 +98,21 @@ class StepDecoder(nn.Module):
         if at is None:
             at = stack.count(torch.arange(start, end, device=device), keep_BS)
         bias = None if stack.position_bias is None else self.bias_row(end)
-        masks = {window: _mask(window, end, device, keep_BS) for window in self.windows}
         memory_mask = None
         if memory_BSD is not None:
             memory_mask = _memory_mask(cache, memory_keep_BS, len(ids_B1), memory_BSD)
+        native = self.native
+        if native is not None and (memory_BSD is None or serves(len(ids_B1), len(memory_BSD))):
+            x_BD, turns = self._begin(ids_B1, table, at)
+            turn = next(iter(turns.values()), None)
+            mask = _mask(None, end, device, keep_BS)
+            own = cache.room(end, x_BD.new_empty(native.cached(len(x_BD)), dtype=self.dtype)), start
+            memories = () if memory_BSD is None else range(len(self.parts))
+            memory = [self._memory(cache.layers[i], i, memory_BSD) for i in memories]
+            x_BD = native.run(x_BD, turn, bias, mask, own, memory, memory_mask)
+            cache.move_to(end)
+            return stack.final_norm(x_BD)[:, None]
+        masks = {window: _mask(window, end, device, keep_BS) for window in self.windows}
         places: tuple[Tensor, ...] = ()
         held: tuple[Tensor, ...] = ()
 
@@ -134,13 +148,8 @@ class StepDecoder(nn.Module):
     ) -> Tensor:
         """The new tokens' way through the stack, as B1D. `masks` are by window, `cross(i, y_BD)` is
         what layer i reads of the memory."""
-        stack = self.stack
-        x_B1D = stack.embedding(ids_B1, table, None)
-        if stack.added_positions is not None:
-            x_B1D = stack.added_positions(x_B1D, at)
-        x_BD = stack.embedding_norm(x_B1D)[:, 0]
+        x_BD, turns = self._begin(ids_B1, table, at)
         batch = len(x_BD)
-        turns = {name: self._turn(angles(at)) for name, angles in stack.angles.items()}
         added: Tensor | None = None
         for i, part in enumerate(self.parts):
             x_BD, y_BD = part.norms.enter(x_BD, added)
@@ -159,7 +168,18 @@ class StepDecoder(nn.Module):
                 x_BD, added = part.cross_norms.leave(x_BD, cross(i, y_BD))
             x_BD, y_BD = part.feed_norms.enter(x_BD, added)
             x_BD, added = part.feed_norms.leave(x_BD, part.down(part.expand(y_BD)))
-        return stack.final_norm(x_BD if added is None else x_BD + added)[:, None]
+        return self.stack.final_norm(x_BD if added is None else x_BD + added)[:, None]
+
+    def _begin(
+        self, ids_B1: Tensor, table: nn.Embedding | None, at: Tensor
+    ) -> tuple[Tensor, dict[str, Turn]]:
+        """What the first layer reads, and the turns at the tokens' positions by their names."""
+        stack = self.stack
+        x_B1D = stack.embedding(ids_B1, table, None)
+        if stack.added_positions is not None:
+            x_B1D = stack.added_positions(x_B1D, at)
+        turns = {name: self._turn(angles(at)) for name, angles in stack.angles.items()}
+        return stack.embedding_norm(x_B1D)[:, 0], turns
 
     def _memory(
         self, cache: LayerCache, i: int, memory_BSD: Tensor | None

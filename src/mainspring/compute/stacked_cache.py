@@ -66,10 +66,14 @@ class StackedCache(Cache):
         """
         start = self.length
         held = self.room(start + 1, like_BKSE)
-        for layer in self.layers:
-            layer.length = start + 1
+        self.move_to(start + 1)
         places = held.narrow(4, start, 1).transpose(1, 2).unbind(0)
         return places, held.narrow(4, 0, start + 1).flatten(0, 1).unbind(0)
+
+    def move_to(self, end: int) -> None:
+        """Says that all layers hold `end` positions."""
+        for layer in self.layers:
+            layer.length = end
 
     def reorder(self, rows: Tensor, cross_rows: Tensor | None = None, *, since: int = 0) -> None:
         if self.held is not None and len(rows) > self.rows:

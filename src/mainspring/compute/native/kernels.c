@@ -22,22 +22,6 @@
 
 enum { FEW = 4, CHUNK = 8, FEW_GROUPS = 4 };  /* rows; groups of 16 rows */
 enum { SECOND_CACHE = 1 << 20 };             /* bytes of weights that stay in it */
-enum { BFLOAT16 = 0, INT8 = 1 };            /* kinds of weights */
-/* After a product: ADD adds to what y holds, WHERE keeps what lies where another array is not 0. */
-enum { NONE = 0, RELU = 1, ADD = 2, WHERE = 3 };
-
-typedef struct {
-    const uint8_t *panels;
-    const float *scale;      /* of each output; 8-bit weights only */
-    const int32_t *sums;     /* of each output's 8-bit weights */
-    const float *bias;       /* of each output, or null */
-    int64_t out, in;
-    int32_t kind, after;
-    int64_t exact_rows;      /* 8-bit weights: up to so many rows, activations in two parts */
-    const uint16_t *where;   /* of y's shape */
-    uint32_t drop, seed;     /* RELU: zero by dropout where a random number is below `drop` */
-    float kept;              /* RELU with `drop`, WHERE: what the others are multiplied by */
-} Linear;
 
 static inline int64_t blocks_of(const Linear *w) {
     int64_t bytes = w->in * (w->kind == BFLOAT16 ? 2 : 1);

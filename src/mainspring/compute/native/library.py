@@ -26,7 +26,7 @@ from mainspring.checkpoints.packaged import cache_folder
 from mainspring.compute.hardware import detect
 
 FOLDER = Path(__file__).parent
-SOURCES = ("kernels.c", "training.c")
+SOURCES = ("kernels.c", "step.c", "training.c")
 HEADER = "common.h"
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512bf16")
 FLAGS = (
@@ -71,6 +71,40 @@ class Attention(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("bias_head", "bias_query", "keep_batch", "share")),
         *((name, ctypes.c_float) for name in ("scale", "cap", "kept")),
         *((name, ctypes.c_uint32) for name in ("drop", "seed")),
+    )
+
+
+class Norm(ctypes.Structure):
+    """`Norm` of step.c."""
+
+    _fields_ = (("weight", ctypes.c_void_p), ("epsilon", ctypes.c_float))
+
+
+class Layer(ctypes.Structure):
+    """`Layer` of step.c: the addresses of `Linear` records, and what else its parts need."""
+
+    _fields_ = (
+        *((name, Norm) for name in ("own", "cross", "feed")),
+        *((n, ctypes.c_void_p) for n in ("qkv", "own_out", "q", "cross_out", "up", "down")),
+        ("window", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("turned", "gate")),
+        *((name, ctypes.c_float) for name in ("own_scale", "cross_scale")),
+    )
+
+
+class Step(ctypes.Structure):
+    """`Step` of step.c."""
+
+    _fields_ = (
+        *((n, ctypes.c_int64) for n in ("rows", "layers", "width")),
+        *((n, ctypes.c_int64) for n in ("heads", "key_heads", "head_width", "start")),
+        *((name, ctypes.c_void_p) for name in ("cosines", "sines")),
+        *(("turn_row", ctypes.c_int64), ("bias", ctypes.c_void_p), ("bias_head", ctypes.c_int64)),
+        *(("keep", ctypes.c_void_p), ("keep_row", ctypes.c_int64), ("cache", ctypes.c_void_p)),
+        *((f"cache_{by}", ctypes.c_int64) for by in ("layer", "part", "row", "head", "place")),
+        ("memory", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("sources", "memory_keys")),
+        *(("memory_keep", ctypes.c_void_p), ("memory_keep_row", ctypes.c_int64)),
     )
 
 
@@ -510,6 +544,8 @@ def _load(built: Path) -> ctypes.CDLL:
         *(pointer, whole, whole, whole),
     )
     library.turn_and_keep.restype = None
+    library.decode_step.argtypes = (pointer, pointer, pointer)
+    library.decode_step.restype = flag
     library.gate.argtypes = (pointer, whole, whole, flag, pointer)
     library.gate.restype = None
     library.add.argtypes = (pointer, pointer, flag, whole)
