@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from mainspring.data import delimited
 from mainspring.data.readers import sources
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData
+from mainspring.tasks.classify import TASK as CLASSIFY
 from mainspring.tasks.entities import TASK
 from mainspring.tasks.reading import checked, match
 from mainspring.tasks.relations import TASK as RELATIONS
@@ -163,6 +165,93 @@ def test_numbers_get_their_names_from_the_older_description(tmp_path: Path) -> N
     file.write_text("\n".join(map(json.dumps, rows)))
     [row], skipped = read(file)
     assert found(row) == [("PER", "Ann")] and skipped.counts == {"tags out of range": 1}
+
+
+def classes(names: list[str], configuration: str = "en") -> str:
+    listed = "".join(f"\n          '{number}': '{name}'" for number, name in enumerate(names))
+    return f"""
+- config_name: {configuration}
+  features:
+  - name: text
+    dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:{listed}"""
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_classes_of_texts_get_their_names_from_the_card(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"---\ndataset_info:{classes(['bad', 'good'])}\n---\n")
+    file = tmp_path / f"train.{kind}"
+    labels = [1, 0, -1, "good"]
+    if kind == "csv":
+        file.write_text("text,label\n" + "".join(f"t{label},{label}\n" for label in labels))
+    else:
+        rows = [{"text": f"t{label}", "label": label} for label in labels]
+        file.write_text("\n".join(map(json.dumps, rows)))
+    rows, skipped = read(file, CLASSIFY)
+    assert [row["label"] for row in rows] == ["good", "bad", "good"]
+    assert skipped.counts == {"missing field": 1}
+
+
+def test_of_configurations_that_disagree_the_folder_decides(tmp_path: Path) -> None:
+    both = classes(["bad", "good"], "reviews") + classes(["no", "yes"], "questions")
+    (tmp_path / "README.md").write_text(f"---\ndataset_info:{both}\n---\n")
+    for folder, wanted in (("reviews", "good"), ("questions", "yes"), ("other", "1")):
+        file = tmp_path / folder / "train.jsonl"
+        file.parent.mkdir()
+        file.write_text('{"text": "a", "label": 1}')
+        [row], _ = read(file, CLASSIFY)
+        assert row["label"] == wanted
+
+
+# -- tables with a word a line ---------------------------------------------------------------------
+
+KAGGLE = '''Sentence #,Word,POS,Tag
+Sentence: 1,Angela,NNP,B-per
+,Merkel,NNP,I-per
+,"""",``,O
+Sentence: 2,Paris,NNP,B-geo
+,,NNP,O
+,sleeps,VBZ,O
+'''
+NUMBERED = "sentence_id\twords\tlabels\n0\tAngela\tB-per\n0\tMerkel\tI-per\n1\tParis\tB-geo\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts", "without"),
+    [
+        ("ner.csv", KAGGLE, ['Angela Merkel "', "Paris sleeps"], 1),
+        ("ner.tsv", NUMBERED, ["Angela Merkel", "Paris"], 0),
+    ],
+)
+def test_tables_with_a_word_a_line(
+    name: str, content: str, texts: list[str], without: int, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    rows, skipped = read(tmp_path / name)
+    assert [row["text"] for row in rows] == texts
+    assert [found(row) for row in rows] == [[("per", "Angela Merkel")], [("geo", "Paris")]]
+    assert skipped.counts["no token"] == without == skipped.total
+
+
+def test_sentences_that_never_end_are_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(delimited, "MOST_WORDS", 2)
+    lines = [f"{number},{word},O" for number, word in [(1, "a"), (1, "b"), (1, "c"), (2, "d")]]
+    (tmp_path / "ner.csv").write_text("\n".join(["sentence_id,word,tag", *lines]))
+    [row], skipped = read(tmp_path / "ner.csv")
+    assert row["text"] == "d" and skipped.counts == {"too long": 1}
+
+
+def test_lists_of_words_beside_a_number_stay_as_they_are(tmp_path: Path) -> None:
+    rows = ["sentence_id,tokens,ner_tags", "1,\"['Paris', 'sleeps']\",\"['B-geo', 'O']\""]
+    (tmp_path / "ner.csv").write_text("\n".join(rows))
+    [row], _ = read(tmp_path / "ner.csv")
+    assert found(row) == [("geo", "Paris")]
+
+
+# -- cards that say nothing ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("card", ["---\na: [b\n---\n", CARD.replace("'0'", "zero"), "# Names\n"])

@@ -1,14 +1,17 @@
 """CSV and TSV: any delimiter, quoted line ends, long fields, and stray quotes without losing rows.
 
 The standard library's parser does the work; this file finds the delimiter and recovers at the next
-line where a quote is opened and never properly closed.
+line where a quote is opened and never properly closed. A table with a word a line becomes one with
+a sentence a row.
 """
 
 import csv
 import itertools
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text
@@ -27,21 +30,78 @@ def read_csv(path: Path, skipped: SkipLog, *, preferred: str = ",") -> Iterator[
         delimiter = _delimiter(lines, preferred)
         records = _records(lines, delimiter, 0, path, skipped)
         header = _header(next(records, (0, [], ""))[1], path)
-        for line, cells, raw in _records(lines, delimiter, len(header), path, skipped):
-            if len(cells) > len(header) and not any(cells[len(header) :]):
-                cells = cells[: len(header)]  # delimiters at the end of the line
-            if UNDECODABLE in raw:
-                skipped.add("undecodable bytes", file=path, line=line, raw=raw)
-            elif len(cells) != len(header):
-                detail = f"{len(cells)} columns where the header has {len(header)}"
-                skipped.add("ragged row", file=path, line=line, detail=detail, raw=raw)
-            else:
-                yield Row(dict(zip(header, cells, strict=True)), str(path), line)
+        rows = _rows(_records(lines, delimiter, len(header), path, skipped), header, path, skipped)
+        yield from of_words(rows, header, skipped)
 
 
 def read_tsv(path: Path, skipped: SkipLog) -> Iterator[Row]:
     """As `read_csv`, for files where a tab is the likely delimiter."""
     return read_csv(path, skipped, preferred="\t")
+
+
+def _rows(
+    records: Iterable[tuple[int, list[str], str]], header: list[str], path: Path, skipped: SkipLog
+) -> Iterator[Row]:
+    """The records that have a cell for each column."""
+    for line, cells, raw in records:
+        if len(cells) > len(header) and not any(cells[len(header) :]):
+            cells = cells[: len(header)]  # delimiters at the end of the line
+        if UNDECODABLE in raw:
+            skipped.add("undecodable bytes", file=path, line=line, raw=raw)
+        elif len(cells) != len(header):
+            detail = f"{len(cells)} columns where the header has {len(header)}"
+            skipped.add("ragged row", file=path, line=line, detail=detail, raw=raw)
+        else:
+            yield Row(dict(zip(header, cells, strict=True)), str(path), line)
+
+
+# -- one word a line -------------------------------------------------------------------------------
+
+SENTENCE = ("sentence #", "sentence_id", "sentence_idx", "sent_id")
+WORD = ("word", "token", "words", "tokens")
+MOST_WORDS = 100_000  # of a sentence
+
+
+def of_words(rows: Iterator[Row], header: Sequence[str], skipped: SkipLog) -> Iterator[Row]:
+    """Rows of a table that has a number of the sentence and a word in each line, as sentences: each
+    column a list, the number as it is. Where the number is empty the sentence goes on. A line
+    without a word is listed. Rows of any other table stay as they are."""
+    names = {name.casefold(): name for name in reversed(header)}
+    number, word = (next((names[n] for n in of if n in names), None) for of in (SENTENCE, WORD))
+    first = next(rows, None)
+    if first is None:
+        return
+    rows = itertools.chain([first], rows)
+    if number is None or word is None or re.search(r"[\s\[]", first.values[word].strip()[:-1]):
+        yield from rows
+        return
+    for at, numbered in itertools.groupby(_numbered(rows, number), key=itemgetter(0)):
+        lines = [line for _, line in itertools.islice(numbered, MOST_WORDS + 1)]
+        if len(lines) > MOST_WORDS:
+            detail = f"more than {MOST_WORDS} lines with the same `{number}`"
+            skipped.add("too long", file=lines[0].file, line=lines[0].line, detail=detail)
+            continue
+        kept = [line for line in lines if _has(line, word, skipped)]
+        if kept:
+            columns = {name: [line.values[name] for line in kept] for name in header}
+            yield replace(kept[0], values={**columns, number: at})
+
+
+def _numbered(rows: Iterable[Row], number: str) -> Iterator[tuple[str, Row]]:
+    at = ""
+    for row in rows:
+        at = row.values[number].strip() or at
+        yield at, row
+
+
+def _has(row: Row, word: str, skipped: SkipLog) -> bool:
+    there = bool(row.values[word].strip())
+    if not there:
+        skipped.add("no token", file=row.file, line=row.line, raw=str(row.values))
+    return there
+
+
+# -- lines and records -----------------------------------------------------------------------------
 
 
 class _Lines:

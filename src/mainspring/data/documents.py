@@ -16,7 +16,7 @@ LONGEST_LINE = 1 << 20
 
 def read_document(path: Path, skipped: SkipLog) -> Iterator[Row]:
     """The file as one row with the column `text`."""
-    text = _whole(path, skipped)
+    text = read_whole(path, skipped)
     if text is not None:
         yield Row({"text": text}, str(path), 1)
 
@@ -77,13 +77,16 @@ def read_file_pairs(source: Path | None, target: Path | None, skipped: SkipLog) 
             detail = f"no {missing} text for it"
             skipped.add("missing partner", file=there, line=1, detail=detail)
         return
-    left, right = _whole(source, skipped), _whole(target, skipped)
+    left, right = read_whole(source, skipped), read_whole(target, skipped)
     if left is not None and right is not None:
         yield Row({"source": left, "target": right.strip()}, str(source), 1)
 
 
-def _whole(path: Path, skipped: SkipLog) -> str | None:
+def read_whole(path: Path, skipped: SkipLog, *, newline: str | None = None) -> str | None:
+    """The text of a file; None where it cannot be used, which is listed. `newline` as in `open`:
+    with "" line ends stay as they are."""
     with open_text(path) as file:
+        cast(TextIOWrapper, file).reconfigure(newline=newline)
         text = file.read(LONGEST_ROW + 1)
     if len(text) > LONGEST_ROW:
         detail = f"more than {LONGEST_ROW} characters in one document"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mainspring.data.audio import SUFFIXES as SOUNDS
 from mainspring.data.audio import read_recording
+from mainspring.data.brat import SUFFIX as BRAT_SUFFIX
+from mainspring.data.brat import read_brat
 from mainspring.data.conll import SUFFIXES as CONLL_SUFFIXES
 from mainspring.data.conll import read_conll
 from mainspring.data.delimited import read_csv, read_tsv
@@ -41,6 +43,7 @@ READERS: dict[str, Callable[[Path, SkipLog], Iterator[Row]]] = {
     ".text": read_document,
     ".md": read_document,
     **dict.fromkeys(CONLL_SUFFIXES, read_conll),
+    BRAT_SUFFIX: read_brat,
     **dict.fromkeys(SOUNDS, read_recording),
 }
 

@@ -7,13 +7,14 @@ A file is one source. A folder is looked at in this order, and the first that ap
 3. two folders of texts with equal names (`source/a.txt` and `target/a.txt`);
 4. files with lines side by side (`train.source` and `train.target`; or one a language, `train.en`
    and `train.de`, of which one may also be named by itself);
-5. tables: CSV, TSV, JSONL, JSON, Parquet, Arrow, TMX, CoNLL. `train.csv`,
+5. texts with brat's annotations (`a.txt` and `a.ann`);
+6. tables: CSV, TSV, JSONL, JSON, Parquet, Arrow, TMX, CoNLL. `train.csv`,
    `train-00000-of-00002.parquet` and `news_train.jsonl` name their split; where some do, files that
    name none are left out;
-6. sound files, of which `a.wav` may have what is spoken in `a.txt`;
-7. texts: `a.txt` with `a.summary.txt` or `a.target.txt` is a pair, and where no text has a partner
+7. sound files, of which `a.wav` may have what is spoken in `a.txt`;
+8. texts: `a.txt` with `a.summary.txt` or `a.target.txt` is a pair, and where no text has a partner
    each is a document;
-8. a single folder with any of these.
+9. a single folder with any of these.
 
 Files and folders whose name begins with "." or "_" do not count.
 """
@@ -27,6 +28,8 @@ from typing import Literal
 
 from mainspring import events
 from mainspring.data.audio import SUFFIXES as SOUNDS
+from mainspring.data.brat import SUFFIX as BRAT_SUFFIX
+from mainspring.data.brat import text_of
 from mainspring.data.conll import SUFFIXES as CONLL_SUFFIXES
 from mainspring.data.documents import file_language
 from mainspring.data.rows import COMPRESSED, stem, suffix
@@ -50,7 +53,7 @@ ORDER = ("train", "validation", "test", None)
 TABLES = (
     *(".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather"),
     *CONLL_SUFFIXES,
-    ".tmx",
+    *(".tmx", BRAT_SUFFIX),
 )
 TEXTS = (".txt", ".text", ".md")
 KNOWN = (*TABLES, *TEXTS, *SOUNDS)
@@ -115,6 +118,7 @@ def _in_folder(folder: Path) -> list[Source]:
         or _paired_folders(folders)
         or _line_pairs(files)
         or _language_pairs(files)
+        or _annotated(files)
         or _tables(files)
         or _sounds(files)
         or _texts(files)
@@ -226,6 +230,23 @@ def _plain_name(file: Path) -> str:
     return file.stem if file.suffix.lower() in COMPRESSED else file.name
 
 
+def _annotated(files: list[Path]) -> list[Source]:
+    """Annotations whose texts stand beside them."""
+    texts = {text_of(file): file for file in files if suffix(file) == BRAT_SUFFIX}
+    texts = {text: file for text, file in texts.items() if text in files}
+    if not texts:
+        return []
+    others = [f for f in files if f not in texts and f not in texts.values()]
+    alone = [f.name for f in others if suffix(f) in (*TEXTS, BRAT_SUFFIX) and not _describes(f)]
+    if alone:
+        events.warn(f"left out, text or annotations without the other: {listed(alone)}")
+    return [Source("table", tuple(texts.values()))]
+
+
+def _describes(file: Path) -> bool:
+    return stem(file).lower() in NOT_TEXTS
+
+
 def _tables(files: list[Path]) -> list[Source]:
     tables = [f for f in files if suffix(f) in TABLES and f.name not in DESCRIPTIONS]
     splits = {file: _split_of(stem(file)) for file in tables}
@@ -242,7 +263,7 @@ def _split_of(name: str) -> str | None:
 
 
 def _texts(files: list[Path]) -> list[Source]:
-    texts = [f for f in files if suffix(f) in TEXTS and stem(f).lower() not in NOT_TEXTS]
+    texts = [f for f in files if suffix(f) in TEXTS and not _describes(f)]
     bare, left, right = {}, {}, {}
     for file in texts:
         name, _, side = stem(file).rpartition(".")

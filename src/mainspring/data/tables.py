@@ -4,11 +4,13 @@ Columns of classes as the `datasets` library stores them, as numbers, are read a
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from mainspring import events
+from mainspring.data.kinds import whole
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData
@@ -49,7 +51,7 @@ def read_arrow(path: Path, skipped: SkipLog) -> Iterator[Row]:
 def _rows(batches: Iterable[Any], path: Path, skipped: SkipLog) -> Iterator[Row]:
     line = 0
     for large in batches:
-        named = class_names(large.schema.metadata or {})
+        names = class_names(large.schema.metadata or {})
         for start in range(0, large.num_rows, BATCH):
             batch = large.slice(start, BATCH)
             try:
@@ -61,8 +63,7 @@ def _rows(batches: Iterable[Any], path: Path, skipped: SkipLog) -> Iterator[Row]
                 if row is None:
                     skipped.add("undecodable bytes", file=path, line=line)
                 else:
-                    more = {column: _named(row[column], names) for column, names in named.items()}
-                    yield Row(row | more, str(path), line)
+                    yield Row(named(row, names), str(path), line)
 
 
 def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
@@ -87,23 +88,30 @@ def _names_in(features: Any) -> dict[str, list[str]]:
     return named
 
 
-def card_names(folder: Path) -> dict[str, list[str]]:
-    """The same for data in other formats, from the card (README.md) or the older
-    dataset_infos.json that a data set of the hub has in its folder."""
-    named: dict[str, list[str]] = {}
-    try:
-        for configuration in _described(folder):
-            features = configuration.get("features")
-            if isinstance(features, list):  # of a card
-                features = {feature["name"]: _of_card(feature) for feature in features}
-            named = _names_in(features) | named
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        events.warn(f"{folder}: what is said of the data set cannot be read ({error})")
-    return named
+@lru_cache(maxsize=16)
+def names_beside(folder: Path) -> dict[str, list[str]]:
+    """The same for data in other formats, from what describes a data set of the hub, in the folder
+    of the data or the one above: the card (README.md) or the older dataset_infos.json. Of several
+    configurations the one called like the folder counts, else what none of them contradicts."""
+    for place in (folder, folder.parent):
+        try:
+            described = dict(_described(place))
+            several = [described[folder.name]] if folder.name in described else described.values()
+            if names := _agreed([_names_in(features) for features in several]):
+                return names
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            events.warn(f"{place}: what is said of the data set cannot be read ({error})")
+    return {}
 
 
-def _described(folder: Path) -> Iterator[dict[str, Any]]:
-    """What a folder's files say of its data set, one object for each configuration."""
+def _agreed(several: Sequence[dict[str, list[str]]]) -> dict[str, list[str]]:
+    """What is said of each column, but where others say something else."""
+    columns = {column: names for one in several for column, names in one.items()}
+    return {c: n for c, n in columns.items() if all(one.get(c, n) == n for one in several)}
+
+
+def _described(folder: Path) -> Iterator[tuple[str, Any]]:
+    """The configurations and their features, as a folder's files have them."""
     if (folder / "README.md").is_file():
         from huggingface_hub import metadata_load
         from yaml import YAMLError
@@ -112,9 +120,12 @@ def _described(folder: Path) -> Iterator[dict[str, Any]]:
             stated = (metadata_load(folder / "README.md") or {}).get("dataset_info") or []
         except YAMLError as error:
             raise ValueError(f"README.md: {' '.join(str(error).split())}") from None
-        yield from [stated] if isinstance(stated, dict) else stated
+        for one in [stated] if isinstance(stated, dict) else stated:
+            features = {feature["name"]: _of_card(feature) for feature in one.get("features") or ()}
+            yield one.get("config_name", "default"), features
     if (folder / "dataset_infos.json").is_file():
-        yield from json.loads((folder / "dataset_infos.json").read_text("utf-8")).values()
+        infos = json.loads((folder / "dataset_infos.json").read_text("utf-8"))
+        yield from ((name, one.get("features")) for name, one in infos.items())
 
 
 def _of_card(feature: dict[str, Any]) -> dict[str, Any]:
@@ -127,15 +138,22 @@ def _of_card(feature: dict[str, Any]) -> dict[str, Any]:
     return {"_type": "ClassLabel", "names": ordered} if ordered else {}
 
 
-def _named(value: Any, names: list[str]) -> Any:
-    """The names of numbers; a number without a name stays (-1 is no class: None)."""
+def named(values: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """A row's values, numbers of classes replaced by their names. A number without a name stays;
+    -1 is no class: None."""
+    there = names.keys() & values.keys()
+    return {**values, **{column: _named(values[column], names[column]) for column in there}}
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_named(item, names) for item in value]
-    if type(value) is not int:
+    number = whole(value)
+    if number is None:
         return value
-    if value == -1:
+    if number == -1:
         return None
-    return names[value] if 0 <= value < len(names) else value
+    return names[number] if 0 <= number < len(names) else value
 
 
 def _or_none(one_row: Any) -> dict[str, Any] | None:

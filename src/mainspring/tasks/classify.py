@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mainspring.data.kinds import Flaw
+from mainspring.data.rows import Row
 from mainspring.data.schema import Field, Layout, Values
+from mainspring.data.tables import named, names_beside
 from mainspring.formulations import Limits, classification
 from mainspring.metrics.classification import METRIC
 from mainspring.tasks import Option, Task
@@ -86,6 +89,11 @@ def labelled(then: Callable[[Values], Values], values: Values) -> Values:
     return then(values)
 
 
+def unfold(row: Row) -> list[Row]:
+    """The row, numbers of classes replaced by the names that the data set's card lists."""
+    return [replace(row, values=named(row.values, names_beside(Path(row.file).parent)))]
+
+
 def shown(value: Any) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
@@ -96,6 +104,7 @@ TASK = Task(
     fields=(TEXT, SECOND, LABEL),
     layouts=(Layout((TEXT, SECOND, LABELS), several),),
     by_columns=by_columns,
+    unfold=unfold,
     formulations=(classification.FORMULATION,),
     output="label",
     best="macro_f1",

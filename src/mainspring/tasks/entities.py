@@ -15,7 +15,7 @@ from mainspring.data.entities import Entity, checked_entities, join_words, tagge
 from mainspring.data.kinds import Flaw, as_list
 from mainspring.data.rows import Row
 from mainspring.data.schema import Field, Layout
-from mainspring.data.tables import card_names
+from mainspring.data.tables import names_beside
 from mainspring.formulations import Setup, Values, token_classification
 from mainspring.metrics.entities import METRIC, learn_gazetteer
 from mainspring.tasks import Option, Task
@@ -42,7 +42,7 @@ WORDS = Field(
 TAGS = Field(
     name="entities",
     kind="tags",
-    accepted=("ner_tags", "tags", "labels", "ner", "label", "bio"),
+    accepted=("ner_tags", "tags", "labels", "ner", "label", "bio", "tag"),
     help="a tag for each word: B-PER, I-PER, O",
     role="target",
 )
@@ -111,7 +111,7 @@ def _label_names(folder: Path, column: str) -> tuple[str, ...]:
     if file is not None:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
         return tuple(line.strip() for line in lines if line.strip())
-    return tuple(card_names(folder).get(column) or card_names(folder.parent).get(column) or ())
+    return tuple(names_beside(folder).get(column, ()))
 
 
 # -- the baseline, and words for people ------------------------------------------------------------
