@@ -210,7 +210,7 @@ def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
         )
         kind = by_threads[count].compute_type  # told only while the weights are there
         by_threads[count].unload_model()
-    best: dict[tuple[int, int], int] = {}
+    best: dict[tuple[int, int, int], int] = {}
 
     def make(job: Job, threads: int) -> tuple[float, Any]:
         for count, translator in by_threads.items():
@@ -230,7 +230,8 @@ def ctranslate2(setup: GenerationSetup, turns: Turns) -> None:
         return clock("cpu") - started, made
 
     def threads(job: Job) -> int:
-        key = len(job.rows), job.beams
+        # How long the rows grow counts too: a job of a few tokens is reading rather than writing.
+        key = len(job.rows), job.beams, job.new_tokens
         if key not in best and len(counts) > 1:
             seconds = {count: min(make(job, count)[0] for _ in range(2)) for count in counts}
             best[key] = min(counts, key=lambda count: seconds[count])

@@ -1,6 +1,6 @@
 """The same training by Mainspring and by transformers: the same initial weights, token ids,
 batches, order, AdamW settings and learning rates, no dropout. The losses must be the same but for
-rounding, and so must the models' scores."""
+rounding, in training and afterwards on rows of the test set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,11 @@ from benchmarks.training_contestants import (
     plain_loop,
 )
 from benchmarks.turns import Contestant, playing
+from mainspring.formulations import EncodedRow
 
 SOURCE, TARGET = 96, 24  # token limits
 VOCABULARY = 2000
-SHORTEST = 4  # tokens of an answer: models this weak like to stop at once
+TESTED = 1000  # rows
 BLOCKS = 8
 OURS, THEIRS = "Mainspring float32", "transformers float32"
 OURS_NARROW, THEIRS_NARROW = "Mainspring bfloat16", "transformers bfloat16"
@@ -32,7 +33,7 @@ NOISE = 4.0
 
 
 def run(context: Context) -> Result:
-    """Trains each contestant in turn, a block of steps at a time; then scores the models."""
+    """Trains each contestant in turn, a block of steps at a time; then tests the models."""
     scale = context.scale
     texts = material.corpus(context)
     tokenizer = material.tokenizer(context, texts, VOCABULARY)
@@ -72,18 +73,17 @@ def run(context: Context) -> Result:
         skipped = [f"{name}: {why}" for name, why in team.skipped.items()]
     speeds = _speeds(done)
     losses = {name: [x for block in blocks for x in block.losses] for name, blocks in done.items()}
-    context.say(f"scoring on {scale.rouge_rows} test rows")
-    tested = texts.test[: scale.rouge_rows]
-    answers = {name: _answers(model, tested) for name, model in models.items()}
-    scores = {name: _scores(found, tested) for name, found in answers.items()}
+    tested = list(material.encode(texts.test[:TESTED], tokenizer, SOURCE, TARGET))
+    context.say(f"testing on {len(tested)} rows")
+    tests = {name: _row_losses(model, tested) for name, model in models.items()}
     return Result(
         tables=(
             *_difference_tables(losses),
-            _score_table(scores, answers, texts.name),
+            _test_table(tests, texts.name),
             _speed_table(speeds),
         ),
         ratios=_ratios(speeds),
-        checks=(*_loss_checks(losses), *_score_checks(scores)),
+        checks=(*_loss_checks(losses), *_test_checks(tests)),
         skipped=tuple(skipped),
         notes=(
             f"{scale.curve.size}, {tokenizer.vocabulary} tokens; {scale.curve.steps} steps of "
@@ -173,84 +173,58 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-# -- scores ----------------------------------------------------------------------------------------
+# -- rows that nobody was trained on ---------------------------------------------------------------
 
 
-def _answers(folder: Path, tested: Sequence[material.Pair]) -> list[str]:
-    """What a model writes, greedy, by our decoding in float32 whoever trained it."""
+def _row_losses(folder: Path, tested: Sequence[EncodedRow]) -> list[float]:
+    """Nats per token of each row's answer, in float32 by our forward pass whoever trained it."""
     from mainspring.checkpoints.bundle import load
-    from mainspring.compute.precision import prepare
-    from mainspring.formulations import Inference, Limits, Setup
-    from mainspring.formulations.prediction import generation_options
-    from mainspring.formulations.sequence_to_sequence import predict
+    from mainspring.formulations.likelihood import nats
+    from mainspring.formulations.sequence_to_sequence import FORMULATION
 
-    bundle = load(folder)
-    prepare(bundle.model, "float32")
-    limits = Limits(SOURCE, TARGET)
-    options = generation_options(bundle.generation, limits, {"min_new_tokens": SHORTEST})
-    how, rows = Inference(options, on_long="cut"), [{"text": text} for text, _ in tested]
-    return [p.value for p in predict(bundle, rows, Setup(limits), how)]
+    found = nats(load(folder), FORMULATION, tested)
+    return [loss / len(row.target) for loss, row in zip(found, tested, strict=True)]
 
 
-def _scores(answers: Sequence[str], tested: Sequence[material.Pair]) -> list[dict[str, float]]:
-    """ROUGE of each row."""
-    from mainspring.metrics.rouge import METRIC
-
-    wanted = [summary for _, summary in tested]
-    return METRIC.score_rows(answers, wanted, METRIC.choose_kind(wanted))
-
-
-def _column(rows: list[dict[str, float]], name: str) -> list[float]:
-    return [row[name] for row in rows]
-
-
-def _score_table(
-    scores: dict[str, list[dict[str, float]]], answers: dict[str, list[str]], corpus: str
-) -> Table:
+def _test_table(tests: dict[str, list[float]], corpus: str) -> Table:
     from mainspring.metrics.intervals import interval
 
-    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     rows = []
-    for model, found in scores.items():
-        cells = []
-        for name in names:
-            values = _column(found, name)
-            low, high = interval(values)
-            cells.append(f"{_mean(values):.2f} ({low:.2f}–{high:.2f})")
-        rows.append((model, *cells, str(len(set(answers[model])))))
-    count = len(next(iter(scores.values())))
-    note = (
-        f"{count} test rows of {corpus}, greedy, {SHORTEST} to {TARGET} tokens; in brackets 95 % "
-        "bootstrap intervals."
-    )
+    for name, losses in tests.items():
+        low, high = interval(losses)
+        apart = {
+            other: f"{_mean(differences(losses, tests[other])):.1e}" if other != name else "–"
+            for other in (OURS, THEIRS)
+            if other in tests
+        }
+        rows.append((name, f"{_mean(losses):.4f} ({low:.4f}–{high:.4f})", *apart.values()))
+    against = (f"distance from {name}" for name in (OURS, THEIRS) if name in tests)
     return Table(
-        "ROUGE of the models after training",
-        ("trained by", *names, "different answers"),
+        f"Loss on {len(next(iter(tests.values())))} test rows of {corpus}, nats per token",
+        ("trained by", "mean of the rows (95 % interval)", *against),
         tuple(rows),
-        note,
+        "Distances are means over the rows of how far their losses lie apart.",
     )
 
 
-def _score_checks(scores: dict[str, list[dict[str, float]]]) -> list[Check]:
-    from mainspring.metrics.intervals import compare, interval
-
-    checks = []
-    # The float32 training of transformers is the one both bfloat16 ones try to be.
-    for ours, theirs in ((OURS, THEIRS), (OURS_NARROW, THEIRS)):
-        if theirs not in scores:
-            continue
-        a, b = _column(scores[ours], "rougeL"), _column(scores[theirs], "rougeL")
-        (low_a, high_a), (low_b, high_b) = interval(a), interval(b)
-        difference = compare(a, b)
-        checks.append(
-            Check(
-                f"ROUGE-L of {ours} and {theirs} lies within each other's interval",
-                f"{_mean(a):.2f} and {_mean(b):.2f}, paired difference {difference.mean:+.2f} "
-                f"({difference.low:+.2f} to {difference.high:+.2f}), p {difference.p:.2f}",
-                low_b <= _mean(a) <= high_b and low_a <= _mean(b) <= high_a,
-            )
-        )
-    return checks
+def _test_checks(tests: dict[str, list[float]]) -> list[Check]:
+    if THEIRS not in tests:
+        return []
+    far = {(a, b): _mean(differences(tests[a], tests[b])) for a, b, _ in PAIRS}
+    ours, noise = far[OURS, THEIRS], far[CONTROL, THEIRS]
+    ours_narrow, theirs_narrow = far[OURS_NARROW, OURS], far[THEIRS_NARROW, THEIRS]
+    return [
+        Check(
+            f"so do the losses of test rows (mean within {NOISE:g} times)",
+            f"{ours:.1e} against {noise:.1e}",
+            ours <= NOISE * max(noise, 1e-6),
+        ),
+        Check(
+            "and those in bfloat16 (within twice theirs)",
+            f"{ours_narrow:.1e} against {theirs_narrow:.1e}",
+            ours_narrow <= 2 * theirs_narrow,
+        ),
+    ]
 
 
 def _speeds(done: dict[str, list[Trained]]) -> dict[str, list[float]]:
@@ -275,6 +249,6 @@ def _ratios(speeds: dict[str, list[float]]) -> tuple[Ratio, ...]:
 ENTRY = Entry(
     "training_curve",
     "The same training",
-    "Does Mainspring learn what transformers learns, step by step, and score the same?",
+    "Does Mainspring learn what transformers learns, step by step, and know the same afterwards?",
     run,
 )
