@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nervaluate import Evaluator
+from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.scheme import IOB2
 
 from mainspring.data.entities import join_words, repair_tags, tagged_entities
 from mainspring.metrics.entities import METRIC, learn_gazetteer, look_up
@@ -53,6 +55,17 @@ def test_rows_sum_up_to_the_scores_of_the_set(pairs) -> None:
         assert scores[name] == pytest.approx(100 * getattr(strict, name))
     for label, of_label in whole["entities"].items():
         assert scores[f"f1 {label}"] == pytest.approx(100 * of_label["strict"].f1)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=6))
+def test_the_scores_are_seqevals(pairs) -> None:
+    true, made = ([repair_tags(tags)[0] for tags in side] for side in zip(*pairs, strict=True))
+    rows = METRIC.score_rows([entities(t) for t in made], [entities(t) for t in true], "")
+    scores, how = METRIC.scores(rows), {"mode": "strict", "scheme": IOB2, "zero_division": 0}
+    assert scores["f1"] == pytest.approx(100 * f1_score(true, made, **how))
+    assert scores["precision"] == pytest.approx(100 * precision_score(true, made, **how))
+    assert scores["recall"] == pytest.approx(100 * recall_score(true, made, **how))
 
 
 def test_rows_without_entities() -> None:
