@@ -6,8 +6,8 @@ operations as the parts allow: one projection for q/k/v, queries and keys turned
 place, one copy into a cache that holds all layers in one tensor, the queries that share a key head
 read as so many queries of that head, the row of relative biases cut out of a table that is made
 once. Where our own kernels know all kinds of its layers, they take the whole stack in one call
-(`native/steps.py`). Everything else (prompts of several tokens, packed rows) goes through the core's own stack,
-which is also the tested meaning of the step.
+(`native/steps.py`). Everything else (prompts of several tokens, packed rows) goes through the
+core's own stack, which is also the tested meaning of the step.
 """
 
 from collections.abc import Callable
