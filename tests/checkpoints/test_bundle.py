@@ -1,6 +1,8 @@
 """Checkpoints opened, saved, opened again: here and in `transformers`."""
 
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,36 @@ def test_the_loaded_weights_do_not_hang_on_the_file(bundle: Bundle, folder: Path
     file = folder / "model.safetensors"
     file.write_bytes(b"\0" * file.stat().st_size)
     assert same_weights(again, bundle)
+
+
+OPENING = """
+import sys
+from pathlib import Path
+from mainspring.checkpoints.bundle import load
+
+def peak():  # KB
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+before = peak()
+load(sys.argv[1])
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opening_takes_no_more_than_the_weights(
+    small_tokenizer: Tokenizer, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    new_bundle("t5-small", small_tokenizer, 0).save(tmp_path, dtype=dtype)
+    stored = (tmp_path / "model.safetensors").stat().st_size
+    ran = subprocess.run(
+        [sys.executable, "-c", OPENING, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    weights = stored * (4 // dtype.itemsize)
+    assert weights > 100e6
+    assert int(ran.stdout) * 1024 < 1.25 * weights
 
 
 def test_repeats_of_the_tied_table_are_dropped(bundle: Bundle, folder: Path) -> None:

@@ -66,7 +66,7 @@ def family_of(model_type: str) -> Family:
 def read_folder(folder: Path) -> tuple[Config, dict[str, Tensor]]:
     config = json.loads((folder / "config.json").read_text())
     with TensorFiles(weight_files(folder)) as files:
-        return config, {name: files[name].clone() for name in files}
+        return config, dict(files)
 
 
 def fill(family: Family, config: Config, stored: dict[str, Tensor]) -> Transformer:

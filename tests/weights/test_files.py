@@ -1,5 +1,6 @@
 """safetensors files: read lazily, written whole."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from mainspring.errors import BadWeights
 from mainspring.weights.files import (
+    DTYPES,
     INDEX,
     TensorFiles,
     weight_files,
@@ -52,6 +55,51 @@ def test_shards_hold_everything_once(tmp_path: Path, size: int) -> None:
     with TensorFiles(names) as files:
         assert set(files) == set(written)
         assert all(torch.equal(files[name], tensor) for name, tensor in written.items())
+
+
+def test_every_type_of_number_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 255, (6, 16), generator=draw, dtype=torch.uint8)
+    written = {
+        str(dtype): (noise > 99 if dtype is torch.bool else noise.clone().view(dtype))
+        for dtype in DTYPES.values()
+    }
+    written |= {"empty": torch.empty(0, 3), "one": torch.tensor(True)}
+    file = tmp_path / "model.safetensors"
+    write_tensors(written, file)
+    expected = load_file(file)
+    with TensorFiles([file]) as files:
+        found = dict(files)
+    assert found.keys() == written.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert tensor.dtype == expected[name].dtype and tensor.shape == expected[name].shape
+        assert torch.equal(*(one.reshape(-1).view(torch.uint8) for one in (tensor, expected[name])))
+
+
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path) -> None:
+    file, written = tmp_path / "model.safetensors", tensors()
+    write_tensors(written, file)
+    with TensorFiles([file]) as found:
+        write_tensors({"other": torch.rand(3)}, file)
+        assert all(torch.equal(found[name], tensor) for name, tensor in written.items())
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    write_tensors({"long": torch.rand(100_000)}, file)
+    with TensorFiles([file]) as found:
+        os.truncate(file, file.stat().st_size - 1)
+        with pytest.raises(BadWeights, match="ends within `long`"):
+            found["long"]
+
+
+def test_numbers_that_torch_has_no_type_for_are_refused(tmp_path: Path) -> None:
+    entry = {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}
+    header = json.dumps({"odd": entry}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    with pytest.raises(BadWeights, match="type F4 are not read"), TensorFiles([file]):
+        pass
 
 
 def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:

@@ -174,14 +174,14 @@ def read_adapter(folder: Path, spelling: Spelling) -> Adapter:
             name = key.removeprefix(PREFIX)
             match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", name)
             if match:
-                halves.setdefault(match[1], {})[match[2]] = tensors[key].clone()
+                halves.setdefault(match[1], {})[match[2]] = tensors[key]
             elif ".lora_" in name:
                 raise BadOption(
                     f"{file}: `{key}`: only low-rank factors of linear layers are supported"
                 )
             else:  # of a head that has factors too PEFT stores the head itself
                 plain = name.replace(".base_layer.", ".")
-                whole[spelling.take(plain)] = tensors[key].clone()
+                whole[spelling.take(plain)] = tensors[key]
     factors = {}
     for module, found in halves.items():
         if len(found) < 2:

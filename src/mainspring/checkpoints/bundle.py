@@ -238,10 +238,10 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Bundle:
     family = find_family(config, folder / CONFIG)
     embedding, described = read_embedding_head(folder)
     with TensorFiles(weight_files(folder)) as files:
-        theirs = {family.canonical(name): files[name] for name in files}
-        model, ours = _build_and_map(family, config, theirs, folder / CONFIG, embedding)
-        copies = {name: tensor.to(dtype, copy=True) for name, tensor in ours.items()}
-    model.load_state_dict(copies, assign=True)
+        stored = {family.canonical(name): files[name] for name in files}
+    model, ours = _build_and_map(family, config, stored, folder / CONFIG, embedding)
+    del stored  # so that what is read goes as its weight comes
+    model.load_state_dict({name: _weight(ours.pop(name), dtype) for name in [*ours]}, assign=True)
     tokenizer = Tokenizer.open(folder)
     _check_rows(tokenizer, model.spec, folder)
     carried = {name: folder / name for name in CARRIED if (folder / name).is_file()}
@@ -262,9 +262,17 @@ def _load_gguf(file: Path, dtype: torch.dtype) -> Bundle:
     # Each tensor gets its type as it is read: no second model in memory.
     theirs = {family.canonical(name): tensor.to(dtype) for name, tensor in read.tensors()}
     model, ours = _build_and_map(family, read.config, theirs, file, None)
-    model.load_state_dict({name: tensor.to(dtype) for name, tensor in ours.items()}, assign=True)
+    del theirs
+    model.load_state_dict({name: _weight(ours.pop(name), dtype) for name in [*ours]}, assign=True)
     _check_rows(read.tokenizer, model.spec, file)
     return Bundle(model.eval(), read.config, family, read.tokenizer, read.generation)
+
+
+def _weight(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor as a weight: of this type, and no part or turned view of another's memory."""
+    made = tensor.to(dtype)
+    whole = made.is_contiguous() and made.untyped_storage().nbytes() == made.nbytes
+    return made if whole else made.clone(memory_format=torch.contiguous_format)
 
 
 def _build_and_map(

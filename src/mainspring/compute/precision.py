@@ -24,7 +24,7 @@ from mainspring.compute.encoder import GroupedEncoder, LaidOutBias
 from mainspring.compute.graphed import GraphedDecoder
 from mainspring.compute.hardware import Hardware, detect
 from mainspring.compute.lora import merge_adapters
-from mainspring.compute.memory import keep_freed_memory
+from mainspring.compute.memory import give_back_freed_memory, keep_freed_memory
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Kernels
 from mainspring.compute.native.parts import (
@@ -104,8 +104,10 @@ def choose(precision: str, hardware: Hardware, device: torch.device) -> Precisio
 def ready(model: Transformer, precision: str, device: str) -> Prepared:
     """Puts a loaded model where it is to work, and prepares it for a long run of inference: what
     a batch frees is kept for the next one, in the whole process."""
+    prepared = prepare(model.to(choose_device(device)), precision)
+    give_back_freed_memory()  # of the first weights
     keep_freed_memory()
-    return prepare(model.to(choose_device(device)), precision)
+    return prepared
 
 
 @torch.no_grad()
@@ -139,6 +141,10 @@ def prepare(
     fast: Precision = "bfloat16" if wide else chosen
     coarse = chosen == "int8" and device.type == "cpu" and kernels is None
     scale = smooth(model) if coarse else None
+    for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
+        if isinstance(stack, Stack):
+            _prepare_stack(stack, chosen, fast, kernels, decodes=side == "decoder")
+    # Last, when the layers' first weights are gone: to pack the vocabulary takes the most room.
     for name, head in model.heads.items():
         if type(head) is VocabularyHead and chosen != "float32":
             table = model.table(model.spec.decoder or model.spec.encoder)
@@ -149,9 +155,6 @@ def prepare(
             place(model, f"heads.{name}", made)
         else:
             head.to(head_dtype)
-    for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
-        if isinstance(stack, Stack):
-            _prepare_stack(stack, chosen, fast, kernels, decodes=side == "decoder")
     model.requires_grad_(False)
     model.tables.to(dtype)
     _replace_stacks(model, dtype, device, kernels)

@@ -97,8 +97,15 @@ class PackedProjection(Projection):
 
 def quantise_weight(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
     """(int8 weight, float32 scale of each output): weight = int8 * scale, rounded to nearest."""
-    scale_O = weight_OI.detach().float().abs().amax(1).clamp(min=1e-12) / LEVELS
-    return (weight_OI.detach() / scale_O[:, None]).round().to(torch.int8), scale_O
+    narrow_OI = torch.empty_like(weight_OI, dtype=torch.int8, requires_grad=False)
+    scale_O = weight_OI.new_empty(len(weight_OI), dtype=torch.float32, requires_grad=False)
+    # A vocabulary at once would take several times its own memory for what lies between.
+    for rows in range(0, len(weight_OI), ROWS):
+        here = slice(rows, rows + ROWS)
+        weight = weight_OI.detach()[here].float()
+        scale_O[here] = weight.abs().amax(1).clamp(min=1e-12) / LEVELS
+        narrow_OI[here] = (weight / scale_O[here, None]).round_()
+    return narrow_OI, scale_O
 
 
 def quantise_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:

@@ -130,6 +130,6 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
             name, _, key = full.rpartition("|")
             if name not in places:
                 raise BadWeights(f"{folder / OPTIMIZER}: `{name}` is no weight of this model")
-            state.setdefault(places[name], {})[key] = tensors[full].clone()
+            state.setdefault(places[name], {})[key] = tensors[full]
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -4,8 +4,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
+from io import BufferedReader
+from math import prod
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -52,53 +56,114 @@ def weight_files(folder: Path) -> list[Path]:
     raise Missing(f"{folder}: no {SINGLE} and no {INDEX}; a checkpoint folder has one of them")
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies: in a file, from the byte `start` on, and how it is to be read."""
+
+    path: Path
+    file: BufferedReader
+    start: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
 class TensorFiles(Mapping[str, Tensor]):
-    """The tensors of some safetensors files, each read when it is asked for.
+    """The tensors of some safetensors files, each read when it is asked for, into memory of its
+    own: pages of a mapped file would count as the process's memory beside the copies made of them.
 
     Use as a context manager. BadWeights where a file is truncated, corrupt or repeats a name.
     """
 
     def __init__(self, files: list[Path]):
         self.files = files
+        self.stored: dict[str, Stored] = {}
         self._stack = ExitStack()
-        self._place: dict[str, tuple[Path, safe_open]] = {}
 
     def __enter__(self) -> "TensorFiles":
-        for file in self.files:
-            try:
-                handle = self._stack.enter_context(safe_open(file, framework="pt"))
-                names = list(handle.keys())
-            except (SafetensorError, OSError) as error:
-                self._stack.close()
-                raise BadWeights(
-                    f"{file}: not a whole safetensors file ({error}); copy or download it again"
-                ) from None
-            for name in names:
-                if name in self._place:
-                    raise BadWeights(
-                        f"{file}: tensor `{name}` is also in {self._place[name][0].name}"
-                    )
-                self._place[name] = (file, handle)
+        with self._stack:  # closes what is open already if one of the files is bad
+            for path in self.files:
+                # Held open: by its name another file may come to lie here while this one is read.
+                file = self._stack.enter_context(_opened(path))
+                for name, stored in _contents(path, file).items():
+                    if name in self.stored:
+                        other = self.stored[name].path.name
+                        raise BadWeights(f"{path}: tensor `{name}` is also in {other}")
+                    self.stored[name] = stored
+            self._stack = self._stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
     def __getitem__(self, name: str) -> Tensor:
-        file, handle = self._place[name]
+        stored = self.stored[name]
+        room = torch.empty(prod(stored.shape) * stored.dtype.itemsize, dtype=torch.uint8)
         try:
-            return handle.get_tensor(name)
-        except SafetensorError as error:
-            raise BadWeights(f"{file}: tensor `{name}` cannot be read ({error})") from None
+            stored.file.seek(stored.start)
+            count = stored.file.readinto(room.numpy().data)
+        except OSError as error:
+            raise BadWeights(f"{stored.path}: `{name}` cannot be read ({error})") from None
+        if count != len(room):
+            raise BadWeights(f"{stored.path}: ends within `{name}`; copy or download it again")
+        return room.view(stored.dtype).view(stored.shape)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._place
+        return name in self.stored
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._place)
+        return iter(self.stored)
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self.stored)
+
+
+# The names of https://github.com/huggingface/safetensors#format, and what torch has for them.
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def _opened(path: Path) -> BufferedReader:
+    """The file, after the library has said that it is whole."""
+    try:
+        with safe_open(path, framework="pt"):
+            return path.open("rb")
+    except (SafetensorError, OSError) as error:
+        raise BadWeights(
+            f"{path}: not a whole safetensors file ({error}); copy or download it again"
+        ) from None
+
+
+def _contents(path: Path, file: BufferedReader) -> dict[str, Stored]:
+    """What a safetensors file holds: eight bytes of the header's length, the header as JSON with
+    offsets from its end, the tensors."""
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    strange = sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys())
+    if strange:
+        raise BadWeights(f"{path}: numbers of type {', '.join(strange)} are not read")
+    return {
+        name: Stored(
+            path,
+            file,
+            8 + length + entry["data_offsets"][0],
+            DTYPES[entry["dtype"]],
+            tuple(entry["shape"]),
+        )
+        for name, entry in header.items()
+    }
 
 
 def write_tensors(
