@@ -13,10 +13,8 @@ from benchmarks.turns import Turns
 
 @dataclass(frozen=True)
 class LlamaSetup:
-    """A model folder, where its GGUF form goes, the threads, the most rows of a job, and the most
-    tokens of a row."""
+    """A GGUF file in Q8_0, the threads, the most rows of a job, and the most tokens of a row."""
 
-    folder: Path
     file: Path
     threads: int
     rows: int
@@ -25,10 +23,12 @@ class LlamaSetup:
 
 def llama_cpp(setup: LlamaSetup, turns: Turns) -> None:
     """llama.cpp on 8-bit weights: its server takes the rows of a job in one request and decodes
-    them in one batch a step, with the settings that a trial finds fastest."""
-    from mainspring.checkpoints.bundle import load
+    them in one batch a step, with the settings that a trial finds fastest.
 
-    load(setup.folder).save_gguf(setup.file, "q8_0")
+    torch must not have multiplied anything in this process: both share one OpenMP, which lets
+    threads sleep at once where there are more of them than cores, and llama.cpp then writes at
+    less than half its speed.
+    """
     # Any text does: what is tried is how fast it goes on.
     some = [list(range(10, 10 + setup.length // 2))] * setup.rows
     serving = Serving(str(setup.file), setup.threads, setup.rows, setup.length)

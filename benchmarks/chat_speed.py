@@ -13,11 +13,12 @@ from benchmarks.generation_contestants import (
     transformers,
 )
 from benchmarks.measure import ratio, spread, turn_order
-from benchmarks.turns import Contestant, playing
+from benchmarks.turns import Contestant, missing, playing
 
 PROMPT = 64  # tokens
 OURS, HF, LLAMA = "Mainspring", "transformers", "llama.cpp"
 ROWS = (1, 8)
+NEEDED = ("xllamacpp", "gguf")  # for llama.cpp
 PAIRS = (  # ours, theirs, the rows, the goal
     (f"{OURS} bfloat16", f"{HF} bfloat16", 1, 3.0),
     (f"{OURS} int8", f"{HF} bfloat16", 1, 4.0),
@@ -82,21 +83,21 @@ def run(context: Context) -> Result:
 
 
 def _contestants(context: Context, folder: Path) -> list[Contestant]:
+    from mainspring.checkpoints.bundle import load
+
     def setup(precision: str) -> GenerationSetup:
         return GenerationSetup(folder, precision, context.threads)  # type: ignore[arg-type]
 
-    gguf = LlamaSetup(
-        folder,
-        context.out / "models" / "chat-q8_0.gguf",
-        context.threads,
-        max(ROWS),
-        PROMPT + context.scale.writing.chat_tokens,
-    )
+    file = context.out / "models" / "chat-q8_0.gguf"
+    if not missing(NEEDED):
+        load(folder).save_gguf(file, "q8_0")
+    longest = PROMPT + context.scale.writing.chat_tokens
+    gguf = LlamaSetup(file, context.threads, max(ROWS), longest)
     return [
         Contestant(f"{OURS} bfloat16", mainspring, setup("bfloat16")),
         Contestant(f"{OURS} int8", mainspring, setup("int8")),
         Contestant(f"{HF} bfloat16", transformers, setup("bfloat16"), ("transformers",)),
-        Contestant(f"{LLAMA} int8", llama_cpp, gguf, ("xllamacpp", "gguf")),
+        Contestant(f"{LLAMA} int8", llama_cpp, gguf, NEEDED),
     ]
 
 

@@ -36,7 +36,8 @@ def saved(folder: Path) -> Path:
 @pytest.mark.slow
 def test_one_row_and_several(tmp_path: Path) -> None:
     folder, file = saved(tmp_path / "model"), tmp_path / "model.gguf"
-    setup = LlamaSetup(folder, file, threads=1, rows=3, length=16 + NEW)
+    load(folder).save_gguf(file, "q8_0")
+    setup = LlamaSetup(file, threads=1, rows=3, length=16 + NEW)
     draw = torch.Generator().manual_seed(1)
     rows = tuple(tuple(row) for row in torch.randint(10, 300, (3, 16), generator=draw).tolist())
     contestant = Contestant("llama.cpp", llama_cpp, setup, ("xllamacpp",))
