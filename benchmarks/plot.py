@@ -24,12 +24,12 @@ def draw(records: Sequence[Record], file: Path) -> bool:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    height = 1.2 + 0.42 * len(ratios)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(13, height), width_ratios=(3, 2), layout="constrained"
+    heights = 1.0 + 0.36 * len(ratios), 4.0  # inches
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(10, sum(heights)), height_ratios=heights, layout="constrained"
     )
-    _bars(left, ratios)
-    _curves(right, losses)
+    _bars(above, ratios)
+    _curves(below, losses)
     figure.savefig(file, dpi=110, metadata={"Software": None})
     plt.close(figure)
     return True
@@ -50,7 +50,8 @@ def _bars(axes: Any, ratios: Sequence[Ratio]) -> None:
         axes.text(high, place, f"  {middle:.2f}", va="center", fontsize=8)
     labels = [f"{r.what}\n{r.ours} / {r.theirs}" for r in ratios]
     axes.set_yticks(range(len(ratios)), labels, fontsize=7)
-    axes.invert_yaxis()
+    axes.set_ylim(len(ratios) - 0.4, -0.6)
+    axes.margins(x=0.08)
     axes.axvline(1.0, color="grey", linewidth=0.8)
     axes.set_xlabel("ours / theirs; of times and memory theirs / ours: more is better")
 
@@ -61,7 +62,7 @@ def _curves(axes: Any, losses: dict[str, list[float]]) -> None:
     for name, style in zip(CURVES, styles, strict=True):
         if name in losses:
             steps = range(1, len(losses[name]) + 1)
-            axes.plot(steps, losses[name], style, label=name, linewidth=1.6)
+            axes.plot(steps, losses[name], style, label=name, linewidth=1.2)
     axes.set_xlabel("step")
     axes.set_ylabel("loss, nats per token")
     if losses:
