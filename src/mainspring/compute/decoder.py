@@ -104,12 +104,11 @@ class StepDecoder(nn.Module):
         native = self.native
         if native is not None and (memory_BSD is None or serves(len(ids_B1), len(memory_BSD))):
             x_BD, turns = self._begin(ids_B1, table, at)
-            turn = next(iter(turns.values()), None)
             mask = _mask(None, end, device, keep_BS)
             own = cache.room(end, x_BD.new_empty(native.cached(len(x_BD)), dtype=self.dtype)), start
             memories = () if memory_BSD is None else range(len(self.parts))
             memory = [self._memory(cache.layers[i], i, memory_BSD) for i in memories]
-            x_BD = native.run(x_BD, turn, bias, mask, own, memory, memory_mask)
+            x_BD = native.run(x_BD, [*turns.values()], bias, mask, own, memory, memory_mask)
             cache.move_to(end)
             return stack.final_norm(x_BD)[:, None]
         masks = {window: _mask(window, end, device, keep_BS) for window in self.windows}

@@ -18,7 +18,7 @@ from mainspring.compute.copies import ComputeCopy
 from mainspring.compute.dropout import LANES, PIECE, Draw, kept_scale
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Dropped, Kernels
-from mainspring.compute.native.parts import GATES
+from mainspring.compute.native.parts import ACTIVE
 from mainspring.core.feed_forward import ACTIVATIONS, FeedForward, GatedUp
 
 ROWS = 256  # rows handled at a time
@@ -50,10 +50,10 @@ SMOOTH: dict[Callable[[Tensor], Tensor], Smooth] = {
     F.silu: Smooth(
         lambda x, out: aten.silu.out(x, out=out),
         lambda dy, x, out: aten.silu_backward.grad_input(dy, x, grad_input=out),
-        GATES[ACTIVATIONS["silu"]],
+        ACTIVE[ACTIVATIONS["silu"]],
     ),
     F.gelu: _gelu("none"),
-    ACTIVATIONS["gelu_tanh"]: _gelu("tanh", GATES[ACTIVATIONS["gelu_tanh"]]),
+    ACTIVATIONS["gelu_tanh"]: _gelu("tanh", ACTIVE[ACTIVATIONS["gelu_tanh"]]),
 }
 
 

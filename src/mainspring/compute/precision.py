@@ -28,12 +28,13 @@ from mainspring.compute.memory import give_back_freed_memory, keep_freed_memory
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Kernels
 from mainspring.compute.native.parts import (
-    GATES,
+    ACTIVE,
     NativeAttend,
     NativeGatedUp,
+    NativeNorm,
     NativePreNorm,
     NativeProjection,
-    NativeRMSNorm,
+    NativeUp,
 )
 from mainspring.compute.norms import (
     FusedRMSNorm,
@@ -224,19 +225,22 @@ def _prepare_stack(
                 return JoinedProjections(old, make)
             case KeyValue():
                 return JoinedProjections(old, make_memory)
+            case Up() if kernels is not None and old.activation in ACTIVE:
+                up = make(old.up.weight, old.up.bias, None)
+                return NativeUp(up, ACTIVE[old.activation], kernels)
             case Up():
                 return ProjectedUp(old, make)
-            case GatedUp() if kernels is not None and old.activation in GATES:
+            case GatedUp() if kernels is not None and old.activation in ACTIVE:
                 joined = JoinedGatedUp(old, make).joined
-                return NativeGatedUp(joined, GATES[old.activation], kernels)
+                return NativeGatedUp(joined, ACTIVE[old.activation], kernels)
             case GatedUp():
                 return JoinedGatedUp(old, make)
             case nn.Linear():
                 # The gated network's hidden values have outliers that 8 bits cannot hold.
                 kind = wide if name in sensitive else make
                 return kind(old.weight, old.bias, None)
-            case nn.RMSNorm() if kernels is not None:
-                return NativeRMSNorm(old, norm_dtype, kernels)
+            case nn.RMSNorm() | nn.LayerNorm() if kernels is not None:
+                return NativeNorm(old, norm_dtype, kernels)
             case nn.RMSNorm() if device.type != "cpu":
                 return FusedRMSNorm(old, norm_dtype)
             case nn.RMSNorm():

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from mainspring.compute.dropout import LANES, apply_mask_, keep_mask, kept_scale
 from mainspring.compute.native import library
-from mainspring.compute.native.library import Dropped, Kernels
+from mainspring.compute.native.library import Dropped, Kernels, Norm
 from mainspring.core.layer import PreNorm
 
 ROWS = 256  # rows handled at a time
@@ -82,7 +82,7 @@ class _NormForkByKernel(torch.autograd.Function):
         ctx, kernels: Kernels, x: Tensor, weight: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor]:
         y = torch.empty_like(x, dtype=torch.bfloat16)
-        kernels.rms_norm(x, weight, epsilon, y)
+        kernels.norm_rows(Norm(weight.data_ptr(), None, epsilon, False), x, y)
         ctx.save_for_backward(x, weight)
         ctx.kernels, ctx.epsilon = kernels, epsilon
         ctx.set_materialize_grads(False)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mainspring import spec
-from mainspring.compute.native.parts import NativeRMSNorm
+from mainspring.compute.native.parts import NativeNorm
 from mainspring.compute.norms import join_head_norms
 
 Call = Callable[[Tensor], Tensor]
@@ -107,7 +107,7 @@ def _norms(residual: Any, placement: str) -> Norms:
     norm = residual.norm
     if placement == "post":
         return Norms(None, _sum, None, norm.forward)
-    summed = norm.after_sum if isinstance(norm, NativeRMSNorm) else partial(_sum, norm=norm.forward)
+    summed = norm.after_sum if isinstance(norm, NativeNorm) else partial(_sum, norm=norm.forward)
     after = residual.after.forward if placement == "sandwich" else None
     return Norms(norm.forward, summed, after, None)
 

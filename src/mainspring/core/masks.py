@@ -30,6 +30,13 @@ class AttentionMask:
     segments: tuple[Tensor, Tensor] | None = None
     _made: dict = field(default_factory=dict, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        # Kernels read it where the keys say.
+        if self.keep_BS is not None and self.keep_BS.shape[-1] != self.keys:
+            raise ValueError(
+                f"padding is told for {self.keep_BS.shape[-1]} positions, and there are {self.keys}"
+            )
+
     @property
     def hides_nothing(self) -> bool:
         """True where every query sees every key, known without looking at any tensor."""

@@ -139,7 +139,8 @@ def _bundle(options: dict[str, Any], data: DataSet, out: Path, resume: bool) -> 
     layout = family_of_size(options["from_scratch"]).tokens
     if tokenizer is None:
         events.note(
-            f"training a {options['tokenizer']} tokenizer of {options['vocabulary']} tokens"
+            f"training a {options['tokenizer']} tokenizer of {options['vocabulary']} tokens "
+            "(of millions of rows it takes minutes)"
         )
         texts = training_texts(data)
         tokenizer = train_tokenizer(texts, options["vocabulary"], options["tokenizer"], layout)

@@ -130,9 +130,13 @@ def training_texts(data: DataSet, without: Collection[str] = ()) -> Iterator[str
     kinds = {field_.name: field_.kind for field_ in fields}
     # The words of a text are the text once more.
     names = [name for name, kind in kinds.items() if kind not in (*without, "words")]
-    for row in data.rows(data.splits.train):
-        for name in names:
-            yield from texts_in(row.get(name))
+    done, total = 0, len(data.splits.train)
+    for rows in in_chunks(data.rows(data.splits.train), AT_ONCE):
+        for row in rows:
+            for name in names:
+                yield from texts_in(row.get(name))
+        done += len(rows)
+        emit(Progress("reading for the tokenizer", done, total, "rows"))
 
 
 def texts_in(value: Any) -> Iterator[str]:

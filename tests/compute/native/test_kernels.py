@@ -13,10 +13,10 @@ from mainspring import spec
 from mainspring.compute.decoder import _turn_and_keep
 from mainspring.compute.native import library
 from mainspring.compute.native.parts import (
-    GATES,
+    ACTIVE,
     NativeAttend,
+    NativeNorm,
     NativeProjection,
-    NativeRMSNorm,
 )
 from mainspring.compute.projections import quantise_weight
 from mainspring.core.attention import attend, attend_reference
@@ -136,11 +136,19 @@ def test_zeros_and_shapes() -> None:
     width=st.sampled_from([1, 15, 64, 100, 513]),
     summed=st.booleans(),
     narrow=st.booleans(),
+    kind=st.sampled_from(["rms", "rms plain", "layer", "layer no bias", "layer plain"]),
 )
-def test_norms(rows: int, width: int, summed: bool, narrow: bool) -> None:
-    old = torch.nn.RMSNorm(width, eps=1e-6)
-    torch.nn.init.normal_(old.weight, generator=torch.Generator().manual_seed(9))
-    part = NativeRMSNorm(old, torch.bfloat16 if narrow else torch.float32, KERNELS)
+def test_norms(rows: int, width: int, summed: bool, narrow: bool, kind: str) -> None:
+    learned = not kind.endswith("plain")
+    if kind.startswith("rms"):
+        old = torch.nn.RMSNorm(width, eps=1e-6, elementwise_affine=learned)
+    else:
+        bias = kind == "layer"
+        old = torch.nn.LayerNorm(width, eps=1e-5, elementwise_affine=learned, bias=bias)
+    draw = torch.Generator().manual_seed(9)
+    for weight in old.parameters():
+        torch.nn.init.normal_(weight, generator=draw)
+    part = NativeNorm(old, torch.bfloat16 if narrow else torch.float32, KERNELS)
     x, added = 3 * numbers(rows, width), numbers(rows, width, seed=1).bfloat16()
     total = x + added if summed else x
     with torch.no_grad():
@@ -258,16 +266,29 @@ def test_what_the_attention_kernel_does_not_know_goes_the_other_way() -> None:
 @given(
     rows=st.sampled_from([1, 3]),
     width=st.sampled_from([1, 16, 40, 200]),
-    activation=st.sampled_from(["silu", "gelu_tanh"]),
+    activation=st.sampled_from(["silu", "gelu_tanh", "gelu"]),
     size=st.sampled_from([1.0, 30.0]),
 )
 def test_gates(rows: int, width: int, activation: str, size: float) -> None:
     old = ACTIVATIONS[activation]
     x = (size * numbers(rows, 2 * width)).bfloat16()
     y = torch.empty(rows, width, dtype=torch.bfloat16)
-    KERNELS.gate(x, GATES[old], y)
+    KERNELS.gate(x, ACTIVE[old], y)
     left, right = x.double().chunk(2, -1)
     assert difference(y, old(left) * right) < NARROW
+    expected = old(x.double())
+    assert difference(KERNELS.activate(x, ACTIVE[old]), expected) < NARROW
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "gelu"])
+def test_activations_of_all_numbers(activation: str) -> None:
+    """All bfloat16 numbers but the hugest: at most a unit in the last place from the exact."""
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    x = every[every.abs() < 1e30]
+    expected = ACTIVATIONS[activation](x.double())
+    found = KERNELS.activate(x.clone(), ACTIVE[ACTIVATIONS[activation]]).double()
+    far = (found - expected).abs() > expected.abs() / 128 + 1e-6
+    assert not far.any(), x[far]
 
 
 @EXAMPLES

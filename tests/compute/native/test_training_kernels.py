@@ -14,7 +14,7 @@ from mainspring.compute.loss import token_nats_by_kernels
 from mainspring.compute.native import library
 from mainspring.compute.native.library import Dropped
 from mainspring.compute.native.panels import Panels
-from mainspring.compute.native.parts import GATES
+from mainspring.compute.native.parts import ACTIVE
 from mainspring.compute.native.training import attend_by_tiles, attend_joined, knows
 from mainspring.compute.residual import add_dropped, rms_norm
 from mainspring.core.attention import attend_reference
@@ -287,12 +287,12 @@ def test_gates(activation: str, width: int) -> None:
     expected.backward(dy)
     again = torch.empty(130, width, dtype=torch.bfloat16)
     narrow = x.detach().bfloat16()
-    found = KERNELS.gate_back(narrow, dy.bfloat16(), GATES[function], again)
+    found = KERNELS.gate_back(narrow, dy.bfloat16(), ACTIVE[function], again)
     assert x.grad is not None
     assert near(found, x.grad, 0.01) and near(again, expected.detach(), 0.01)
-    assert torch.equal(KERNELS.gate_back(narrow, dy.bfloat16(), GATES[function], None), found)
+    assert torch.equal(KERNELS.gate_back(narrow, dy.bfloat16(), ACTIVE[function], None), found)
     both = torch.empty_like(again)
-    KERNELS.gate(narrow, GATES[function], both)
+    KERNELS.gate(narrow, ACTIVE[function], both)
     assert torch.equal(again, both)
 
 

@@ -13,7 +13,8 @@
 
 enum { LANES = 16, BLOCK = 1024, LINE = 64 };
 enum { NARROW = 0, WIDE = 1 };              /* activations and results: bfloat16 or float32 */
-enum { SILU = 0, TANH_GELU = 1 };           /* x logistic(x); 1/2 x (1 + tanh u) = x logistic(2 u) */
+/* x logistic(x); 1/2 x (1 + tanh u) = x logistic(2 u); x times the normal distribution's share */
+enum { SILU = 0, TANH_GELU = 1, GELU = 2 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -87,6 +88,37 @@ static inline __m512 logistic(__m512 x) {
     __mmask16 falls = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
     return _mm512_div_ps(_mm512_mask_mov_ps(one, falls, small), _mm512_add_ps(one, small));
 }
+
+/* How much of the normal distribution lies below x (Abramowitz and Stegun, 7.1.26): to 1e-7. */
+static inline __m512 normal_share(__m512 x) {
+    const float terms[] = {-0.726576014f, 0.7107068707f, -0.142248368f, 0.127414796f};
+    const __m512 one = _mm512_set1_ps(1.0f);
+    __m512 z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f));
+    __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(z, _mm512_set1_ps(0.3275911f), one));
+    __m512 above = _mm512_set1_ps(0.5307027145f);
+    for (int i = 0; i < 4; i++) above = _mm512_fmadd_ps(above, t, _mm512_set1_ps(terms[i]));
+    above = _mm512_mul_ps(_mm512_mul_ps(above, t),
+                          exponential(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(z, z))));
+    __mmask16 falls = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    return _mm512_mask_mov_ps(_mm512_sub_ps(one, above), falls, above);
+}
+
+static inline __m512 activated(__m512 x, int32_t kind) {
+    if (kind == GELU) return _mm512_mul_ps(x, normal_share(x));
+    __m512 inner = x;
+    if (kind == TANH_GELU) {
+        __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
+        inner = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), x);
+        inner = _mm512_mul_ps(inner, _mm512_set1_ps(1.5957691216f));
+    }
+    return _mm512_mul_ps(x, logistic(inner));
+}
+
+typedef struct {
+    const float *weight, *bias;         /* no bias: null */
+    float epsilon;
+    int32_t centred;                    /* whether the mean is taken away first */
+} Norm;
 
 /* ---- products -------------------------------------------------------------------------------- */
 

@@ -443,31 +443,44 @@ int32_t linear(const Linear *w, const void *x, int32_t x_wide, int64_t rows, voi
 
 /* ---- norms ----------------------------------------------------------------------------------- */
 
-/* y = x / sqrt(mean(x^2) + epsilon) * weight of float32 rows; before it, where `added` is given,
-   total = x + added, and total is what is normed. */
-void rms_norm(const float *x, const void *added, int32_t added_wide, float *total,
-              const float *weight, float epsilon, int64_t rows, int64_t width, void *y,
-              int32_t y_wide) {
+/* y = x / sqrt(mean(x^2) + epsilon) * weight + bias of rows, or the same of x - mean(x); before it,
+   where `added` is given, total = x + added, and total is what is normed. y may be x or total. */
+void norm(const Norm *n, const void *x, int32_t x_wide, const void *added, int32_t added_wide,
+          float *total, int64_t rows, int64_t width, void *y, int32_t y_wide) {
+    const void *from = added ? total : x;
+    const int32_t wide = added ? WIDE : x_wide;
 #pragma omp parallel for schedule(static) if (rows * width > 65536)
     for (int64_t r = 0; r < rows; r++) {
-        const float *from = x + r * width;
-        __m512 squares = _mm512_setzero_ps();
+        __m512 sum = _mm512_setzero_ps(), squares = sum;
         for (int64_t at = 0; at < width; at += LANES) {
             __mmask16 mask = first(width - at);
-            __m512 value = _mm512_maskz_loadu_ps(mask, from + at);
+            __m512 value = load(x, x_wide, r * width + at, mask);
             if (added) {
                 value = _mm512_add_ps(value, load(added, added_wide, r * width + at, mask));
                 _mm512_mask_storeu_ps(total + r * width + at, mask, value);
             }
+            sum = _mm512_add_ps(sum, value);
             squares = _mm512_fmadd_ps(value, value, squares);
         }
-        if (added) from = total + r * width;
+        __m512 middle = _mm512_setzero_ps();
+        if (n->centred) {
+            middle = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)width);
+            squares = _mm512_setzero_ps();
+            for (int64_t at = 0; at < width; at += LANES) {
+                __mmask16 mask = first(width - at);
+                __m512 value = load(from, wide, r * width + at, mask);
+                value = _mm512_maskz_sub_ps(mask, value, middle);
+                squares = _mm512_fmadd_ps(value, value, squares);
+            }
+        }
         float mean = _mm512_reduce_add_ps(squares) / (float)width;
-        __m512 factor = _mm512_set1_ps(1.0f / sqrtf(mean + epsilon));
+        __m512 factor = _mm512_set1_ps(1.0f / sqrtf(mean + n->epsilon));
         for (int64_t at = 0; at < width; at += LANES) {
             __mmask16 mask = first(width - at);
-            __m512 value = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + at), factor);
-            value = _mm512_mul_ps(value, _mm512_maskz_loadu_ps(mask, weight + at));
+            __m512 value = _mm512_sub_ps(load(from, wide, r * width + at, mask), middle);
+            value = _mm512_mul_ps(value, factor);
+            value = _mm512_mul_ps(value, _mm512_maskz_loadu_ps(mask, n->weight + at));
+            if (n->bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, n->bias + at));
             store(y, y_wide, r * width + at, mask, value);
         }
     }
@@ -830,14 +843,17 @@ void gate(const uint16_t *x, int64_t rows, int64_t width, int32_t activation, ui
     for (int64_t r = 0; r < rows; r++)
         for (int64_t at = 0; at < width; at += LANES) {
             __mmask16 mask = first(width - at);
-            __m512 value = load(x, NARROW, 2 * r * width + at, mask), inner = value;
-            if (activation == TANH_GELU) {
-                __m512 cube = _mm512_mul_ps(_mm512_mul_ps(value, value), value);
-                inner = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), value);
-                inner = _mm512_mul_ps(inner, _mm512_set1_ps(1.5957691216f));
-            }
-            value = _mm512_mul_ps(_mm512_mul_ps(value, logistic(inner)),
-                                  load(x, NARROW, (2 * r + 1) * width + at, mask));
-            store(y, NARROW, r * width + at, mask, value);
+            __m512 open = activated(load(x, NARROW, 2 * r * width + at, mask), activation);
+            __m512 up = load(x, NARROW, (2 * r + 1) * width + at, mask);
+            store(y, NARROW, r * width + at, mask, _mm512_mul_ps(open, up));
         }
+}
+
+/* x = activation(x), for `count` numbers. */
+void activate(uint16_t *x, int64_t count, int32_t activation) {
+#pragma omp parallel for schedule(static) if (count > 65536)
+    for (int64_t at = 0; at < count; at += LANES) {
+        __mmask16 mask = first(count - at);
+        store(x, NARROW, at, mask, activated(load(x, NARROW, at, mask), activation));
+    }
 }

@@ -38,6 +38,7 @@ SWITCH = "MAINSPRING_NATIVE"  # 0: never use the kernels
 SECONDS = 120  # that a compiler is given
 
 BFLOAT16, INT8 = 0, 1
+TURNS = 2  # ways to turn queries and keys that a stack's layers may differ in
 # "add": to what the result holds already; "where": what lies where another array is not 0.
 AFTER = {"none": 0, "relu": 1, "add": 2, "where": 3}
 
@@ -75,9 +76,12 @@ class Attention(ctypes.Structure):
 
 
 class Norm(ctypes.Structure):
-    """`Norm` of step.c."""
+    """`Norm` of common.h. The tensors behind the pointers must outlive it."""
 
-    _fields_ = (("weight", ctypes.c_void_p), ("epsilon", ctypes.c_float))
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "bias")),
+        *(("epsilon", ctypes.c_float), ("centred", ctypes.c_int32)),
+    )
 
 
 class Layer(ctypes.Structure):
@@ -85,10 +89,11 @@ class Layer(ctypes.Structure):
 
     _fields_ = (
         *((name, Norm) for name in ("own", "cross", "feed")),
+        *((name, Norm) for name in ("own_after", "cross_after", "feed_after", "query", "key")),
         *((n, ctypes.c_void_p) for n in ("qkv", "own_out", "q", "cross_out", "up", "down")),
         ("window", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in ("turned", "gate")),
-        *((name, ctypes.c_float) for name in ("own_scale", "cross_scale")),
+        *((name, ctypes.c_int32) for name in ("closes", "turn", "gate", "active")),
+        *((n, ctypes.c_float) for n in ("own_scale", "own_cap", "cross_scale", "cross_cap")),
     )
 
 
@@ -98,7 +103,7 @@ class Step(ctypes.Structure):
     _fields_ = (
         *((n, ctypes.c_int64) for n in ("rows", "layers", "width")),
         *((n, ctypes.c_int64) for n in ("heads", "key_heads", "head_width", "start")),
-        *((name, ctypes.c_void_p) for name in ("cosines", "sines")),
+        *((name, ctypes.c_void_p * TURNS) for name in ("cosines", "sines")),
         *(("turn_row", ctypes.c_int64), ("bias", ctypes.c_void_p), ("bias_head", ctypes.c_int64)),
         *(("keep", ctypes.c_void_p), ("keep_row", ctypes.c_int64), ("cache", ctypes.c_void_p)),
         *((f"cache_{by}", ctypes.c_int64) for by in ("layer", "part", "row", "head", "place")),
@@ -159,28 +164,21 @@ class Kernels:
         if not self.library.linear(weights, x.data_ptr(), wide_x, rows, y.data_ptr(), wide_y):
             raise MemoryError(f"no memory for {rows} rows of {x.shape[-1]} activations")
 
-    def rms_norm(
+    def norm_rows(
         self,
+        described: Norm,
         x: Tensor,
-        weight_D: Tensor,
-        epsilon: float,
         y: Tensor,
         added: Tensor | None = None,
         total: Tensor | None = None,
     ) -> None:
-        """y = x / sqrt(mean(x²) + epsilon) weight; of total = x + added where that is given."""
+        """y = the norm of x, or of total = x + added where those are given; `total` is float32, the
+        others may be bfloat16, all are contiguous."""
         width = x.shape[-1]
-        self.library.rms_norm(
-            x.data_ptr(),
-            None if added is None else added.data_ptr(),
-            added is not None and added.dtype is torch.float32,
-            None if total is None else total.data_ptr(),
-            weight_D.data_ptr(),
-            epsilon,
-            x.numel() // width,
-            width,
-            y.data_ptr(),
-            y.dtype is torch.float32,
+        self.library.norm(
+            *(ctypes.byref(described), x.data_ptr(), x.dtype is torch.float32),
+            *(address(added), added is not None and added.dtype is torch.float32, address(total)),
+            *(x.numel() // width, width, y.data_ptr(), y.dtype is torch.float32),
         )
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
@@ -281,6 +279,11 @@ class Kernels:
         width = y.shape[-1]
         self.library.gate(x.data_ptr(), y.numel() // width, width, activation, y.data_ptr())
 
+    def activate(self, x: Tensor, activation: int) -> Tensor:
+        """activation(x) in place: bfloat16, contiguous."""
+        self.library.activate(x.data_ptr(), x.numel(), activation)
+        return x
+
     # -- training --------------------------------------------------------------------------------
 
     def pack_both(
@@ -313,7 +316,7 @@ class Kernels:
         skip: Tensor | None,
         dweight_PD: Tensor | None,
     ) -> Tensor:
-        """The gradient of float32 rows `x` through `rms_norm`, `skip` added. The weight's is the
+        """The gradient of float32 rows `x` through an RMS norm, `skip` added. The weight's is the
         sum of the rows of `dweight_PD`, zeros before, one for each thread; all contiguous."""
         width, dx = x.shape[-1], torch.empty_like(x)
         rows, parts = x.numel() // width, torch.get_num_threads()
@@ -548,6 +551,8 @@ def _load(built: Path) -> ctypes.CDLL:
     library.decode_step.restype = flag
     library.gate.argtypes = (pointer, whole, whole, flag, pointer)
     library.gate.restype = None
+    library.activate.argtypes = (pointer, whole, flag)
+    library.activate.restype = None
     library.add.argtypes = (pointer, pointer, flag, whole)
     library.add.restype = None
     library.attend.argtypes = (pointer,) * 7
@@ -556,11 +561,11 @@ def _load(built: Path) -> ctypes.CDLL:
     library.attend_many.restype = flag
     library.attend_back.argtypes = (*(pointer,) * 7, flag, *(pointer,) * 7)
     library.attend_back.restype = flag
-    library.rms_norm.argtypes = (
-        *(pointer, pointer, flag, pointer),
-        *(pointer, ctypes.c_float, whole, whole, pointer, flag),
+    library.norm.argtypes = (
+        *(pointer, pointer, flag, pointer, flag, pointer),
+        *(whole, whole, pointer, flag),
     )
-    library.rms_norm.restype = None
+    library.norm.restype = None
     library.weight_gradient.argtypes = (pointer, pointer, whole, whole, whole, pointer)
     library.weight_gradient.restype = flag
     library.pack_both.argtypes = (pointer, whole, whole, whole, whole, pointer, pointer)

@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mainspring import spec
-from mainspring.compute.native.library import AFTER, BFLOAT16, INT8, Kernels, Linear
+from mainspring.compute.native.library import (
+    AFTER,
+    BFLOAT16,
+    INT8,
+    Kernels,
+    Linear,
+    Norm,
+    address,
+)
 from mainspring.compute.projections import Activation, Projection, quantise_weight
 from mainspring.core.attention import Attend
 from mainspring.core.feed_forward import ACTIVATIONS
@@ -18,7 +26,8 @@ from mainspring.core.layer import PreNorm
 from mainspring.core.masks import AttentionMask
 
 ALL_ROWS = 2**62
-GATES = {ACTIVATIONS["silu"]: 0, ACTIVATIONS["gelu_tanh"]: 1}  # those that the kernel knows
+# Those that the kernels know beside ReLU, which products do on the way.
+ACTIVE = {ACTIVATIONS["silu"]: 0, ACTIVATIONS["gelu_tanh"]: 1, ACTIVATIONS["gelu"]: 2}
 FEW_QUERIES = 8  # of one key head: more are taken 16 at a time, by tiles
 
 
@@ -82,28 +91,33 @@ class NativeProjection(Projection):
         return self.panels.numel() + super().bytes()
 
 
-class NativeRMSNorm(nn.Module):
-    """In the place of an `nn.RMSNorm`: float32 rows in, `dtype` out."""
+class NativeNorm(nn.Module):
+    """In the place of an `nn.RMSNorm` or `nn.LayerNorm`: float32 rows in, `dtype` out."""
 
-    def __init__(self, old: nn.RMSNorm, dtype: torch.dtype, kernels: Kernels):
+    def __init__(self, old: nn.RMSNorm | nn.LayerNorm, dtype: torch.dtype, kernels: Kernels):
         super().__init__()
         self.kernels, self.dtype = kernels, dtype
-        self.epsilon = torch.finfo(torch.float32).eps if old.eps is None else old.eps
+        centred = isinstance(old, nn.LayerNorm)
         (width,) = old.normalized_shape
-        weight = torch.ones(width) if old.weight is None else old.weight.detach().float()
         self.weight: Tensor
-        self.register_buffer("weight", weight.contiguous())
+        self.bias: Tensor | None
+        for name, plain in (("weight", torch.ones(width)), ("bias", None)):
+            given = old._parameters.get(name)
+            held = plain if given is None else given.detach().float().contiguous()
+            self.register_buffer(name, held)
+        epsilon = torch.finfo(torch.float32).eps if old.eps is None else old.eps
+        self.described = Norm(self.weight.data_ptr(), address(self.bias), epsilon, centred)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.float().contiguous()
         y = torch.empty_like(x, dtype=self.dtype)
-        self.kernels.rms_norm(x, self.weight, self.epsilon, y)
+        self.kernels.norm_rows(self.described, x, y)
         return y
 
     def after_sum(self, x: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
         """(x + added, its norm) for float32 x."""
         total, y = torch.empty_like(x), torch.empty_like(x, dtype=self.dtype)
-        self.kernels.rms_norm(x, self.weight, self.epsilon, y, added.contiguous(), total)
+        self.kernels.norm_rows(self.described, x, y, added.contiguous(), total)
         return total, y
 
 
@@ -133,6 +147,17 @@ class NativeGatedUp(nn.Module):
         y = both.new_empty((*both.shape[:-1], both.shape[-1] // 2))
         self.kernels.gate(both, self.gate, y)
         return y
+
+
+class NativeUp(nn.Module):
+    """In the place of `Up` with an activation that products do not do on the way."""
+
+    def __init__(self, up: nn.Module, activation: int, kernels: Kernels):
+        super().__init__()
+        self.up, self.active, self.kernels = up, activation, kernels
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.kernels.activate(self.up.forward(x_BTD), self.active)
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from mainspring import spec
-from mainspring.compute.native.library import Kernels, Layer, Norm, Step, address
+from mainspring.compute.native.library import TURNS, Kernels, Layer, Norm, Step, address
 from mainspring.compute.native.parts import (
     FEW_QUERIES,
     NativeGatedUp,
+    NativeNorm,
     NativeProjection,
-    NativeRMSNorm,
+    NativeUp,
 )
 from mainspring.compute.projections import ProjectedUp
 from mainspring.core.masks import AttentionMask
 from mainspring.core.stack import Stack
 
-NO_GATE = -1
+NONE = -1
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,15 @@ class NativeSteps:
 
     @classmethod
     def of(cls, stack: Stack, described: spec.Stack, kernels: Kernels) -> "NativeSteps | None":
-        """None where a layer is of another kind than `decode_step` knows: norms before the parts
-        and behind none, no norms of heads, no caps, one way to turn."""
-        layers = list(map(_layer, stack.layers, described.layers))
+        """None where a layer is of another kind than `decode_step` knows."""
+        ways = list(stack.angles)
+        turns = [NONE if name is None else ways.index(name) for name in stack.turns]
+        layers = list(map(_layer, stack.layers, described.layers, turns))
         known = [layer for layer in layers if layer is not None]
         own = described.layers[0].attention
         if len(known) < len(layers) or own.heads > own.key_value_heads * FEW_QUERIES:
             return None
-        if len({*stack.turns} - {None}) > 1:
+        if len(ways) > TURNS:
             return None
         sizes = own.heads, own.key_value_heads, own.head_width
         return cls(kernels, (Layer * len(known))(*known), described.width, *sizes)
@@ -55,7 +57,7 @@ class NativeSteps:
     def run(
         self,
         x_BD: Tensor,
-        turn: tuple[Tensor, Tensor] | None,
+        turns: Sequence[tuple[Tensor, Tensor]],
         bias_1H1S: Tensor | None,
         mask: AttentionMask,
         own: tuple[Tensor, int],
@@ -65,13 +67,15 @@ class NativeSteps:
         """The stream behind the last layer (B, width), float32, of x_BD, which is not changed.
 
         `own` is a `StackedCache`'s tensor, and the position in it that the new keys and values go
-        to; `turn` is as `Kernels.turn_and_keep` takes it. `memory` are each layer's keys and
+        to; `turns` are as `Kernels.turn_and_keep` takes them, in the order of the stack's
+        `angles`. `memory` are each layer's keys and
         values of the sources (BKSE, contiguous), which rows / sources sequences read: at most
         `FEW_QUERIES`. `mask` is over all positions. All but x_BD is bfloat16.
         """
         held, start = own
         x_BD = x_BD.to(torch.float32, copy=True)
-        cosines, sines = turn or (None, None)
+        one_place = not turns or len(turns[0][0]) == 1
+        angles = ctypes.c_void_p * TURNS
         parts = [part.data_ptr() for pair in memory for part in pair]
         pointers = (ctypes.c_void_p * len(parts))(*parts)
         sources, _, memory_keys, _ = memory[0][0].shape if memory else (0, 0, 0, 0)
@@ -80,8 +84,8 @@ class NativeSteps:
         step = Step(
             *(len(x_BD), len(self.layers), self.width),
             *(self.heads, self.key_heads, self.head_width, start),
-            *(address(cosines), address(sines)),
-            0 if cosines is None or len(cosines) == 1 else self.head_width,
+            *(angles(*(turn[i].data_ptr() for turn in turns)) for i in range(2)),
+            0 if one_place else self.head_width,
             *(address(bias_1H1S), 0 if bias_1H1S is None else bias_1H1S.stride(1)),
             *(address(mask.keep_BS), 0 if mask.keep_BS is None else mask.keep_BS.stride(0)),
             *(held.data_ptr(), layer, part, row, head, place),
@@ -98,27 +102,35 @@ def serves(sequences: int, sources: int) -> bool:
     return sequences <= sources * FEW_QUERIES
 
 
-def _layer(layer: Any, described: spec.Layer) -> Layer | None:
+def _layer(layer: Any, described: spec.Layer, turn: int) -> Layer | None:
     own, cross, feed = layer.self_attention, layer.cross_attention, layer.feed_forward
-    norms = [layer.self_residual.norm, layer.feed_residual.norm]
+    attention, memory = described.attention, described.cross_attention
+    closes = described.norm_placement == "post"
+    residuals = [layer.self_residual, layer.feed_residual]
     parts = [own.qkv.joined, own.o, _up(feed.expand), feed.down]
     if cross is not None:
-        norms.append(layer.cross_residual.norm)
+        residuals.append(layer.cross_residual)
         parts += [cross.q, cross.o]
-    attentions = [a for a in (described.attention, described.cross_attention) if a is not None]
+    narrow = []  # norms of what products have given
+    if described.norm_placement == "sandwich":
+        narrow += [residual.after for residual in residuals]
+    normed = attention.query_key_norm is not None
+    if normed:
+        narrow += [own.query_norm, own.key_norm]
+    streams = torch.float32 if closes else torch.bfloat16
     known = (
-        described.norm_placement == "pre"
-        and described.attention.query_key_norm is None
-        and all(attention.soft_cap is None for attention in attentions)
-        and all(type(norm) is NativeRMSNorm and norm.dtype is torch.bfloat16 for norm in norms)
+        all(_is_native(residual.norm, streams) for residual in residuals)
+        and all(_is_native(norm, torch.bfloat16) for norm in narrow)
         and all(map(_plain, parts))
     )
     if not known:
         return None
+    heads = {"query": own.query_norm.described, "key": own.key_norm.described} if normed else {}
     return Layer(
-        own=_norm(layer.self_residual.norm),
-        cross=Norm() if cross is None else _norm(layer.cross_residual.norm),
-        feed=_norm(layer.feed_residual.norm),
+        **_norms("own", layer.self_residual, described),
+        **({} if cross is None else _norms("cross", layer.cross_residual, described)),
+        **_norms("feed", layer.feed_residual, described),
+        **heads,
         qkv=own.qkv.joined.address,
         own_out=own.o.address,
         q=None if cross is None else cross.q.address,
@@ -126,10 +138,14 @@ def _layer(layer: Any, described: spec.Layer) -> Layer | None:
         up=_up(feed.expand).address,
         down=feed.down.address,
         window=described.mask.size if isinstance(described.mask, spec.SlidingWindow) else 0,
-        turned=described.attention.rotary is not None,
-        gate=feed.expand.gate if type(feed.expand) is NativeGatedUp else NO_GATE,
+        closes=closes,
+        turn=turn,
+        gate=feed.expand.gate if type(feed.expand) is NativeGatedUp else NONE,
+        active=feed.expand.active if type(feed.expand) is NativeUp else NONE,
         own_scale=own.scale,
+        own_cap=attention.soft_cap or 0.0,
         cross_scale=1.0 if cross is None else cross.scale,
+        cross_cap=0.0 if memory is None else memory.soft_cap or 0.0,
     )
 
 
@@ -137,7 +153,7 @@ def _up(expand: Any) -> Any:
     match expand:
         case NativeGatedUp():
             return expand.joined
-        case ProjectedUp():
+        case NativeUp() | ProjectedUp():
             return expand.up
     return None
 
@@ -149,5 +165,13 @@ def _plain(part: Any) -> bool:
     )
 
 
-def _norm(norm: NativeRMSNorm) -> Norm:
-    return Norm(norm.weight.data_ptr(), norm.epsilon)
+def _is_native(norm: Any, dtype: torch.dtype) -> bool:
+    return type(norm) is NativeNorm and norm.dtype is dtype
+
+
+def _norms(name: str, residual: Any, described: spec.Layer) -> dict[str, Norm]:
+    """The norm of the stream around a part, and where there is one that of what the part gives."""
+    found = {name: residual.norm.described}
+    if described.norm_placement == "sandwich":
+        found[f"{name}_after"] = residual.after.described
+    return found
