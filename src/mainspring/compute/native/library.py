@@ -44,7 +44,7 @@ AFTER = {"none": 0, "relu": 1, "add": 2, "where": 3}
 
 
 class Linear(ctypes.Structure):
-    """`Linear` of kernels.c. The tensors behind the pointers must outlive it."""
+    """`Linear` of common.h. The tensors behind the pointers must outlive it."""
 
     _fields_ = (
         ("panels", ctypes.c_void_p),
@@ -64,7 +64,7 @@ class Linear(ctypes.Structure):
 
 
 class Attention(ctypes.Structure):
-    """`Attention` of kernels.c."""
+    """`Attention` of common.h."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("batch", "heads", "queries", "keys", "width")),
