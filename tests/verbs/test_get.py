@@ -363,3 +363,21 @@ def test_the_table_is_whole() -> None:
         assert item.name == name and item.license and item.does
         assert item.family in registry.names("families")
         assert all(len(part.sha256) == 64 and part.size for part in item.files.values())
+
+
+def test_folders_and_files_may_vanish_while_they_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "part").write_bytes(b"1" * 100)
+    (tmp_path / "here").write_bytes(b"1" * 10)
+    (tmp_path / "moved").symlink_to(tmp_path / "elsewhere")
+    scandir = os.scandir
+
+    def without(path: str) -> object:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(fetching.os, "scandir", without)
+    assert fetching._bytes_in(tmp_path) == 10

