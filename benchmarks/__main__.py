@@ -21,6 +21,7 @@ ENTRIES = (
     "lora_speed",
     "generation_speed",
     "chat_speed",
+    "narrow_scores",
     "cold_start",
     "gpu_speed",
 )

@@ -47,11 +47,13 @@ class Card:
 @dataclass(frozen=True)
 class Scale:
     """How much work a run does. `teaching` makes the model that then writes, `options` are those
-    of the command line that it comes of."""
+    of the command line that it comes of; `rouge_rows` are written by everyone, `scored_rows` by us
+    in each precision."""
 
     name: str
     curve: Run
     rouge_rows: int
+    scored_rows: int
     teaching: Run
     training: Run
     lora: Run
@@ -84,6 +86,7 @@ FULL = Scale(
     name="full",
     curve=Run(480, 1024, "t5-tiny"),
     rouge_rows=200,
+    scored_rows=1000,
     teaching=Run(200, 4096),
     training=Run(2, 4096, "t5-small", rounds=7),
     lora=Run(2, 2048, rounds=5),
@@ -96,6 +99,7 @@ QUICK = Scale(
     name="quick",
     curve=Run(16, 512, "t5-tiny"),
     rouge_rows=24,
+    scored_rows=24,
     teaching=Run(40, 1024),
     training=Run(1, 2048, "t5-small", rounds=3),
     lora=Run(1, 1024, rounds=2),

@@ -180,8 +180,8 @@ RECIPES = (
         ("micro_f1", "macro_f1"),
         needs="starter",
         note="Written from the bare sentence: no entity is given, and only the pair that the "
-        "annotators chose counts, whole. Sentences without a relation are left out. The majority "
-        "of the other recipe is told the pairs, so it has no place here.",
+        "annotators chose counts, whole. Sentences without a relation are left out. The baseline "
+        "looks up the triples of the training rows whose head and tail stand in the sentence.",
         prepare=triples_of_semeval,
     ),
     Recipe(

@@ -94,6 +94,29 @@ def test_the_majority_relation() -> None:
     assert ours.majority(inputs, {}) is None
 
 
+def test_the_gazetteer_of_triples_finds_what_training_rows_said() -> None:
+    head = {"text": "New  York", "start": 0, "end": 9, "label": ""}
+    known = [
+        {"head": head, "type": "in", "tail": "USA"},
+        triple("York", "in", "England"),
+        triple("York", "near", "Leeds"),
+        triple("York", "near", "Leeds"),
+        triple("York", "in", "Leeds"),
+        triple("北京", "首都", "中国"),
+    ]
+    learnt = {"gazetteer": ours.learn_gazetteer(known)}
+    assert "York" not in str(learnt)
+
+    def found(text: str) -> list[dict]:
+        return ours.look_up({"text": text}, learnt)
+
+    assert found("The USA has New York.") == [triple("New York", "in", "USA")]
+    assert found("Leeds and York") == [triple("York", "near", "Leeds")]
+    assert found("中国的北京") == [triple("北京", "首都", "中国")]
+    assert found("England and New England") == found("Leeds is in England") == []
+    assert ours.look_up({"text": "York"}, {}) is None
+
+
 def test_the_report_pools_directions_and_names_the_unknown(tmp_path: Path) -> None:
     told: list[events.Event] = []
     references = [row("R(e1,e2)"), row("R(e2,e1)"), row("odd"), []]

@@ -1,27 +1,20 @@
 """Strict entity scores through `nervaluate`: right is an entity with the same characters and label.
 
-The gazetteer is the baseline that needs no model: the entities of the training data, looked up. It
-is kept with a model as hashes, so that a model's folder does not list the names in its training
-data for whoever opens it.
+The baseline that needs no model is the gazetteer: the entities of the training data, looked up.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, lru_cache
-from hashlib import blake2b
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from mainspring.errors import Missing
-from mainspring.metrics import Metric, Statistics
+from mainspring.metrics import Metric, Statistics, gazetteer
 from mainspring.text import word_spans
 
 Entity = Mapping[str, Any]
 
 RIGHT, FOUND, THERE = "right", "found", "there"
-
-MOST_NAMES, LONGEST_NAME = 20_000, 12  # names kept, words in one
-DIGEST = 6  # bytes
 
 
 def score_rows(
@@ -93,19 +86,8 @@ def signature(kind: str = "") -> str:
 
 
 def learn_gazetteer(named: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """From (text, label) of entities: for each label the digests of its names, in one string.
-
-    A name of several labels has its commonest; the commonest names are kept.
-    """
-    counts = Counter((" ".join(text.split()), label) for text, label in named)
-    labels: dict[str, str] = {}
-    for (text, label), _ in counts.most_common():
-        if len(labels) < MOST_NAMES:
-            labels.setdefault(text, label)
-    names: dict[str, list[str]] = {}
-    for text, label in labels.items():
-        names.setdefault(label, []).append(_digest(text))
-    return {label: "".join(sorted(digests)) for label, digests in sorted(names.items())}
+    """From (text, label) of entities: for each label the digests of its names, in one string."""
+    return gazetteer.pack((gazetteer.digest(text), label) for text, label in named)
 
 
 def look_up(row: Mapping[str, Any], learnt: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -113,37 +95,17 @@ def look_up(row: Mapping[str, Any], learnt: Mapping[str, Any]) -> list[dict[str,
     model knows no names."""
     if "gazetteer" not in learnt:
         return None
-    names = _names(tuple(learnt["gazetteer"].items()))
+    names = gazetteer.unpack(learnt["gazetteer"])
     text = row["text"]
     words = list(row.get("words") or word_spans(text))
     found: list[dict[str, Any]] = []
-    at = 0
-    while at < len(words):
-        for end in range(min(at + LONGEST_NAME, len(words)), at, -1):
-            start, stop = words[at][0], words[end - 1][1]
-            label = names.get(_digest(" ".join(text[start:stop].split())))
-            if label is not None:
-                found.append({"label": label, "start": start, "end": stop})
-                at = end
-                break
-        else:
-            at += 1
+    passed = 0
+    for first, end in gazetteer.stretches(words):
+        start, stop = words[first][0], words[end - 1][1]
+        if first >= passed and (label := names.get(gazetteer.digest(text[start:stop]))):
+            found.append({"label": label, "start": start, "end": stop})
+            passed = end
     return found
-
-
-def _digest(text: str) -> str:
-    return blake2b(text.encode("utf-8", "replace"), digest_size=DIGEST).hexdigest()
-
-
-@lru_cache(maxsize=4)
-def _names(gazetteer: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """Digest -> label."""
-    size = 2 * DIGEST
-    return {
-        digests[at : at + size]: label
-        for label, digests in gazetteer
-        for at in range(0, len(digests), size)
-    }
 
 
 METRIC = Metric(

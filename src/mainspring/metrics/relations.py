@@ -12,11 +12,12 @@ no-relation class has no score of its own.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mainspring.metrics import Metric, Statistics
+from mainspring.metrics import Metric, Statistics, gazetteer
 from mainspring.metrics.classification import (
     BOTH,
     PREDICTED,
@@ -29,6 +30,7 @@ from mainspring.metrics.classification import (
     warn_of_unknown,
     write_label_table,
 )
+from mainspring.text import word_spans
 
 DIRECTION = re.compile(r"\(e[12],e[12]\)$")
 
@@ -64,9 +66,11 @@ def _key(relation: Relation, by_place: bool) -> tuple[Any, str, Any]:
 
 
 def _end(end: Any, by_place: bool) -> Any:
-    if not isinstance(end, Mapping):
-        return " ".join(end.split())
-    return (end["start"], end["end"]) if by_place else " ".join(end["text"].split())
+    return (end["start"], end["end"]) if by_place else _words(end)
+
+
+def _words(end: Any) -> str:
+    return " ".join((end["text"] if isinstance(end, Mapping) else end).split())
 
 
 def combine(means: Mapping[str, float]) -> Statistics:
@@ -99,6 +103,40 @@ def majority(inputs: Mapping[str, Any], learnt: Mapping[str, Any]) -> list[Relat
     return [{"head": head, "type": name, "tail": tail} for head, tail in inputs["pairs"]]
 
 
+def learn_gazetteer(relations: Iterable[Relation]) -> dict[str, str]:
+    """For each relation the digests of its heads and tails, in one string."""
+    return gazetteer.pack(
+        ("".join(gazetteer.digest(_words(one[end])) for end in ("head", "tail")), one["type"])
+        for one in relations
+    )
+
+
+def look_up(inputs: Mapping[str, Any], learnt: Mapping[str, Any]) -> list[Relation] | None:
+    """The triples of the training data whose head and tail both stand in the text; None where the
+    model knows none."""
+    if "gazetteer" not in learnt:
+        return None
+    known = gazetteer.unpack(learnt["gazetteer"], 2)
+    heads, tails = _ends(tuple(known))
+    text, words = inputs["text"], list(word_spans(inputs["text"]))
+    parts = (text[words[at][0] : words[end - 1][1]] for at, end in gazetteer.stretches(words))
+    names = {gazetteer.digest(part): part for part in parts}
+    return [
+        {"head": names[head], "type": known[head + tail], "tail": names[tail]}
+        for head in names
+        if head in heads
+        for tail in names
+        if tail in tails and head + tail in known
+    ]
+
+
+@lru_cache(maxsize=4)
+def _ends(keys: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
+    """The digests of heads and of tails, out of those of both."""
+    size = gazetteer.LETTERS
+    return frozenset(key[:size] for key in keys), frozenset(key[size:] for key in keys)
+
+
 def report(
     predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str], out: Path | None
 ) -> dict[str, Any]:
@@ -116,6 +154,6 @@ METRIC = Metric(
     score_rows=score_rows,
     signature=signature,
     combine=combine,
-    baselines={"majority": majority},
+    baselines={"majority": majority, "gazetteer": look_up},
     report=report,
 )

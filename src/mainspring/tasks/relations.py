@@ -4,15 +4,22 @@ An encoder tells for two given entities which relation holds between them; a mod
 finds entities and relations at once. The forms of data are those of `data.relations`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mainspring.data.relation_sets import published
 from mainspring.data.relations import relation_values
 from mainspring.data.schema import Field, Layout
-from mainspring.formulations import Limits, Values, classification, relation_pairs, triples
-from mainspring.metrics.relations import METRIC
+from mainspring.formulations import (
+    Limits,
+    Setup,
+    Values,
+    classification,
+    relation_pairs,
+    triples,
+)
+from mainspring.metrics.relations import METRIC, learn_gazetteer
 from mainspring.tasks import Option, Task
 
 TEXT = Field(
@@ -79,9 +86,18 @@ def end(name: str, others: tuple[str, ...]) -> tuple[Field, ...]:
     return words, span, label
 
 
+def learn(rows: Iterable[Values], setup: Setup) -> Setup:
+    """The setup with the triples of the training rows, for the baseline."""
+    known = learn_gazetteer(relation for row in rows for relation in row["relations"])
+    return replace(setup, options={**setup.options, "gazetteer": known})
+
+
 FORMS = {
     "pairs": (relation_pairs.FORMULATION,),
-    "triples": (triples.SEQUENCE_TO_SEQUENCE, triples.CAUSAL),
+    "triples": tuple(
+        replace(formulation, learn=learn)
+        for formulation in (triples.SEQUENCE_TO_SEQUENCE, triples.CAUSAL)
+    ),
 }
 
 
