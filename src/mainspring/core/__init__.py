@@ -9,3 +9,7 @@ Tensor names end in their shape, one letter an axis, one legend for the whole pa
 
 An axis of size 1 is written 1. Boolean masks say True where one may look.
 """
+
+from mainspring.core.first_calls import make_first_calls
+
+make_first_calls()

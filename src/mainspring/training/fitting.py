@@ -79,6 +79,7 @@ from mainspring.training.session import (
     Record,
     expected_steps,
     latest_state,
+    losses_before,
     metrics_writer,
     run_session,
 )
@@ -278,6 +279,7 @@ class _Run:
                 first=record.step,
                 clip=options["clip"],
                 refresh=prepared.refresh,
+                losses_before=losses_before(self.out, record),
             )
             actions = Actions(
                 evaluate=lambda: self._evaluate(prepared.precision),

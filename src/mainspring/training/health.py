@@ -1,12 +1,17 @@
 """Stopping a run that has gone wrong, with the name of the part where it went wrong."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mainspring.errors import Diverged
+
+SPAN = 20  # steps of a running mean
+FACTOR = 2.0  # how far above its lowest a lost one lies,
+MARGIN, EARLY_MARGIN = 0.5, 3.0  # and by how many nats: early on single losses are compared
 
 
 def first_nonfinite_module(model: nn.Module, forward: Callable[[], Any]) -> str | None:
@@ -56,24 +61,31 @@ def largest_weight(model: nn.Module) -> str:
 class DivergenceWatch:
     """Follows the loss and raises `Diverged` when it is lost for good.
 
-    Lost means: the running mean (about 20 steps) is above `factor` times the lowest running mean
-    so far and above the loss of the first steps.
+    Lost means: the running mean of `SPAN` steps is above that of the first ones and far above the
+    lowest so far, as a ratio and in nats: near zero, a loss that has doubled says nothing. `before`
+    are the losses of the steps that a resumed run has behind it.
     """
 
-    def __init__(self, factor: float = 2.0):
-        self.factor = factor
-        self.mean = self.lowest = self.first = float("nan")
+    def __init__(self, before: Iterable[float] = ()):
+        self.mean = 0.0
+        self.lowest = self.first = math.inf
         self.seen = 0
+        for loss in before:
+            self._follow(loss)
+
+    def _follow(self, loss: float) -> None:
+        self.seen += 1
+        self.mean += (loss - self.mean) / min(self.seen, SPAN)
+        if self.seen in (1, SPAN):
+            self.first = self.lowest = self.mean
+        if self.seen > SPAN:
+            self.lowest = min(self.lowest, self.mean)
 
     def check(self, loss: float, step: int, model: nn.Module) -> None:
-        self.seen += 1
-        if self.seen == 1:
-            self.mean = self.lowest = self.first = loss
-            return
-        self.mean += (loss - self.mean) / min(self.seen, 20)
-        if self.seen >= 20:
-            self.lowest = min(self.lowest, self.mean)
-        if self.mean > self.factor * self.lowest and self.mean > 1.1 * self.first:
+        self._follow(loss)
+        margin = MARGIN if self.seen > SPAN else EARLY_MARGIN
+        far = self.mean > max(FACTOR * self.lowest, self.lowest + margin)
+        if far and self.mean > 1.1 * self.first:
             raise Diverged(
                 f"step {step}: the loss diverged (running mean {self.mean:.3f}, it was "
                 f"{self.lowest:.3f}); the largest gradient is that of "

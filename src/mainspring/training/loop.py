@@ -13,7 +13,7 @@ that a run which stops and goes on ends with the same bits as one that does not.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,15 +105,17 @@ def train(
     first: int = 0,
     clip: float = 1.0,
     refresh: Callable[[], None] = lambda: None,
+    losses_before: Iterable[float] = (),
 ) -> Iterator[Step]:
     """Trains for ever, from step `first` on: whoever consumes the steps decides when to stop.
 
+    `losses_before` are those of the steps before `first`, by which a lost run is told.
     `learning_rate(step)`, asked right before each update, is that of a step counted from 0.
     `refresh` is called after every change of the weights (a model prepared for bf16 keeps copies).
     Raises `Diverged`, with the name of the layer, on a NaN, an infinity or an exploding loss.
     """
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    watch = DivergenceWatch()
+    watch = DivergenceWatch(losses_before)
     for step, micro_batches in enumerate(source.batches(first), start=first):
         started = time.perf_counter()
         model.train()

@@ -123,6 +123,12 @@ def _lines_until(file: Path, record: Record) -> Iterator[str]:
                 yield line
 
 
+def losses_before(out: Path, record: Record) -> list[float]:
+    """The training losses of the steps up to `record`, as far as `metrics.jsonl` has them."""
+    rows = (json.loads(line) for line in _lines_until(out / METRICS_FILE, record))
+    return [row["loss"] for row in rows if "loss" in row]
+
+
 def is_better(plan: Plan, scores: dict[str, float], best: dict[str, float]) -> bool:
     """Whether `scores` beat the best so far; where the score is the same, by the lower loss."""
     if not best:
