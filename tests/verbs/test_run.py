@@ -224,6 +224,35 @@ def test_a_stop_keeps_what_is_done_and_says_so(
     assert nano.read_jsonl(out) == whole
 
 
+def test_a_part_made_otherwise_is_refused(
+    trained: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = table.with_name("out.jsonl")
+
+    def interrupted(event: events.Event) -> None:
+        if isinstance(event, events.Answer):
+            raise KeyboardInterrupt
+
+    with events.listening(interrupted), pytest.raises(KeyboardInterrupt):
+        summarize(trained, table, out=out)
+    with pytest.raises(BadData, match=r"part: .*made with another generation; remove it"):
+        summarize(trained, table, out=out, num_beams=2)
+    summarize(trained, table, out=out)
+    assert not list(table.parent.glob("out.jsonl.*"))
+
+
+def test_an_unfinished_row_may_hold_no_number(trained: Path, table: Path) -> None:
+    rows = table.with_name("nan.jsonl")
+    lines = table.read_text(encoding="utf-8").splitlines()
+    rows.write_text("".join(line[:-1] + ', "n": NaN}\n' for line in lines), encoding="utf-8")
+    out, whole = table.with_name("out.jsonl"), table.with_name("whole.jsonl")
+    summarize(trained, rows, out=whole)
+    part = out.with_name("out.jsonl.part")
+    part.write_text(whole.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    summarize(trained, rows, out=out)
+    assert out.read_bytes() == whole.read_bytes()
+
+
 def test_outputs_that_cannot_be_are_refused_before_anything_is_loaded(table: Path) -> None:
     for out, problem in (
         (table, "is already there"),

@@ -5,9 +5,9 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, islice, tee
 from pathlib import Path
@@ -25,7 +25,7 @@ from mainspring.tasks import Task
 from mainspring.tasks.reading import by_columns, checked, match
 from mainspring.tasks.settings import remembered
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import row_writer, tell_skipped, told, unwritable
+from mainspring.verbs.output import note_made, row_writer, tell_skipped, told, unwritable
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 
@@ -47,7 +47,7 @@ class Request:
 def apply(request: Request) -> Iterator[tuple[Values, str]]:
     """(row with the prediction in it, the answer in words) for each usable input, in order."""
     task = request.task
-    out = None if request.out is None else Output(request.out)
+    out = None if request.out is None else Output(request.out, made_as(request))
     skipped = SkipLog(None if out is None else out.skipped, strict=request.strict)
     rows = input_rows(request, skipped)
     total = count_inputs(request)
@@ -65,6 +65,12 @@ def apply(request: Request) -> Iterator[tuple[Values, str]]:
             out.finish()
             events.note(f"{out.file}: {out.count} rows")
     tell_skipped(skipped)
+
+
+def made_as(request: Request) -> dict[str, Any]:
+    """What the predictions depend on, beside the rows: where they are computed is left out."""
+    how = {name: value for name, value in asdict(request.use).items() if name != "device"}
+    return {"task": request.task.name, **how, "inputs": request.given}
 
 
 def _predictions(
@@ -278,15 +284,16 @@ def input_layouts(task: Task) -> tuple[schema.Layout, ...]:
 class Output:
     """A file of predictions. Rows go to FILE.part, which becomes FILE when the last one is in.
 
-    A part that is already there is gone on with, after a check that it belongs to these inputs.
+    A part that is already there is gone on with, after a check that it belongs to these inputs and
+    was made as `made` says.
     """
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, made: Mapping[str, Any]):
         if file.suffix not in SUFFIXES:
             raise BadOption(f"--out {file}: the suffix must be one of {', '.join(SUFFIXES)}")
         if file.exists():
             raise BadOption(f"--out {file} is already there; name another file or remove it")
-        self.file, self.count = file, 0
+        self.file, self.made, self.count = file, made, 0
         self.part = file.with_name(file.name + ".part")
         self.skipped = file.with_name(file.stem + ".skipped.jsonl")
 
@@ -314,6 +321,7 @@ class Output:
     ) -> Iterator[tuple[Iterator[schema.Example], Callable[[Values], None]]]:
         """(the rows still to be done, a function that writes one)."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.note = note_made(self.file, self.part, self.made)
         done = self.resume()
         for number, before in enumerate(done, 1):
             row = next(rows, None)
@@ -343,6 +351,7 @@ class Output:
         """Puts the file in its place, in the format its suffix names."""
         if self.file.suffix == ".jsonl":
             self.part.replace(self.file)
+            self.note.unlink()
             return
         with self.part.open(encoding="utf-8") as stream:
             names = list(dict.fromkeys(name for line in stream for name in json.loads(line)))
@@ -363,6 +372,7 @@ class Output:
             temporary.unlink(missing_ok=True)
             raise unwritable(self.file, error) from error
         self.part.unlink()
+        self.note.unlink()
 
 
 def _cell(value: Any) -> Any:
@@ -371,6 +381,9 @@ def _cell(value: Any) -> Any:
 
 
 def _same(written: Values, columns: Values) -> bool:
-    """Whether a row that was read back holds these columns."""
-    as_read = json.loads(json.dumps(columns, default=str))
-    return all(written.get(name) == value for name, value in as_read.items())
+    """Whether a row that was read back holds these columns, as JSON: a NaN equals no other."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, default=str)
+
+    return all(text(written.get(name)) == text(value) for name, value in columns.items())

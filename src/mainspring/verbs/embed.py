@@ -151,19 +151,20 @@ def _embedded(options: Mapping[str, Any], keep: Any) -> Vectors:
         model = _open(options)
         pass_on = _Pass(model, options, skipped)
         total = count_inputs(request)
+        shown = ("model", "pool", "prompt", "on_long", "max_source", "precision")
+        made_as = {name: options[name] for name in shown}
         if out is None:
             for example, made in pass_on(rows, total):
                 keep(example, made)
         elif out.suffix == ".npy":
-            shown = ("model", "pool", "prompt", "on_long", "max_source", "precision")
-            file = VectorFile(out, model.width, {name: options[name] for name in shown})
+            file = VectorFile(out, model.width, made_as)
             with file.writing(rows, "text") as (rest, write):
                 for example, made in pass_on(rest, total, file.count):
                     write(example, made.vector)
             file.finish()
             pass_on.count = file.count
         else:
-            lines = Output(out)
+            lines = Output(out, made_as)
             with lines.writing(rows, request.task) as (rest, write_row):
                 for example, made in pass_on(rest, total, lines.count):
                     kept = kept_columns(request.task, example.row)

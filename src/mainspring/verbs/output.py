@@ -42,6 +42,26 @@ def unwritable(file: Path, error: OSError) -> BadData:
     return BadData(f"could not be written ({error.strerror or error})", file=file)
 
 
+def note_made(file: Path, part: Path, made: Mapping[str, Any]) -> Path:
+    """Writes beside the unfinished output `part` of `file` how it is made, and says where; BadData
+    where what is there was made otherwise."""
+    note = file.with_name(file.name + ".made.json")
+    text = json.dumps(made, ensure_ascii=False, default=str)
+    if part.exists() and note.exists():
+        before, now = json.loads(note.read_text(encoding="utf-8")), json.loads(text)
+        if other := [name for name in now if before.get(name) != now[name]]:
+            raise BadData(
+                f"this unfinished output was made with another {', '.join(other)}; remove it or "
+                "name another",
+                file=part,
+            )
+    try:
+        note.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(note, error) from error
+    return note
+
+
 @contextmanager
 def row_writer(file: Path, mode: Literal["wb", "ab"]) -> Iterator[Write]:
     """Gives `write(row)`: one line, which can be read at once. BadData where there is no room."""

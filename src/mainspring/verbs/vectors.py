@@ -22,7 +22,7 @@ from mainspring import events
 from mainspring.data.schema import Example
 from mainspring.errors import BadData, BadOption
 from mainspring.formulations.embedding import Vector
-from mainspring.verbs.output import row_writer, unwritable
+from mainspring.verbs.output import note_made, row_writer, unwritable
 
 
 class VectorFile:
@@ -46,7 +46,10 @@ class VectorFile:
     ) -> Iterator[tuple[Iterator[Example], Callable[[Example, Vector], None]]]:
         """(the rows still to be done, a function that writes one); `text` is the field embedded."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self._check_made()
+        if not (self.part.exists() and self.how.exists()):
+            self.part.unlink(missing_ok=True)
+            self.rows_part.unlink(missing_ok=True)
+        note_made(self.file, self.part, self.made)
         for number, before in enumerate(self._done(), 1):
             example = next(examples, None)
             if example is None or before["hash"] != _hash(example.values[text]):
@@ -81,21 +84,6 @@ class VectorFile:
                 if self.count:
                     events.note(f"{self.part}: {self.count} vectors kept; run it again to go on")
                 raise
-
-    def _check_made(self) -> None:
-        if self.part.exists() and self.how.exists():
-            before = json.loads(self.how.read_text(encoding="utf-8"))
-            if before != self.made:
-                other = [k for k in self.made if before.get(k) != self.made[k]]
-                raise BadData(
-                    f"this unfinished output was made with another {', '.join(other)}; remove it "
-                    "or name another",
-                    file=self.part,
-                )
-        else:
-            self.part.unlink(missing_ok=True)
-            self.rows_part.unlink(missing_ok=True)
-            self.how.write_text(json.dumps(self.made), encoding="utf-8")
 
     def _done(self) -> Iterator[dict[str, Any]]:
         """What is known of the whole vectors; half-written ends are dropped from both files."""
