@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+import transformers
 from family_oracle import CLOSE, assert_same, lean, padded_rows, stepwise, twins
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING
 
-from mainspring.errors import BadOption
+from mainspring.checkpoints.bundle import load
+from mainspring.errors import BadOption, BadWeights
 from mainspring.families.bart import EXAMPLE, FAMILY
 
 CLASSES = {
@@ -97,3 +100,19 @@ def test_classes_are_read_at_the_end_of_the_decoder():
         theirs = pair.theirs(input_ids=ids, attention_mask=mask).logits
         # `transformers` shows the decoder the padding too: causal, it changes nothing before.
         assert_same(pair.ours(ids, mask, shifted, mask).logits, theirs)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("pegasus", torch.float32), ("marian", torch.float16)])
+def test_a_stored_table_of_positions_must_be_that_of_the_formula(tmp_path, kind, dtype):
+    config = small(kind, encoder_attention_heads=2)
+    model = getattr(transformers, CLASSES[kind])(config).to(dtype)
+    table = model.model.encoder.embed_positions.weight
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors["model.encoder.embed_positions.weight"] = table.detach().clone()
+    (tmp_path / "config.json").write_text(model.config.to_json_string(), encoding="utf-8")
+    save_file(tensors, tmp_path / "model.safetensors")
+    load(tmp_path)
+    tensors["model.encoder.embed_positions.weight"][3, 0] += 0.1
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(BadWeights, match=r"differs .*encoder\.embed_positions"):
+        load(tmp_path)

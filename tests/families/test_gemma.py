@@ -1,11 +1,13 @@
 """Gemma 1 to 3 against `transformers`."""
 
+import pytest
 import torch
 from family_oracle import CLOSE, assert_same, lean, padded_rows, stepwise, twins
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CONFIG_MAPPING
 
+from mainspring.errors import BadOption
 from mainspring.families.gemma import EXAMPLE, FAMILY
 
 CLASSES = {
@@ -99,3 +101,12 @@ def test_a_saved_config_states_positions_for_v4_too() -> None:
     old = {key: value for key, value in saved.items() if key != "rope_parameters"}
     assert FAMILY.spec(old, ()) == model
     assert CONFIG_MAPPING["gemma3_text"](**saved).rope_parameters == stated
+
+
+def test_flat_rope_parameters_of_gemma_3_say_too_little() -> None:
+    example = next(e for e in FAMILY.examples if e["model_type"] == "gemma3_text")
+    gone = ("rope_theta", "rope_scaling", "rope_local_base_freq")
+    config = {key: value for key, value in example.items() if key not in gone}
+    flat = {"rope_type": "default", "rope_theta": 99.0}
+    with pytest.raises(BadOption, match="names neither `full_attention`"):
+        FAMILY.spec({**config, "rope_parameters": flat}, ())

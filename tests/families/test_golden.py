@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def test_all_tensors_of_a_real_checkpoint_are_accounted_for(checkpoint):
         del named[name]
     model = build(family.spec(config, named.keys()))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    ours = to_ours(family.pairs(model.spec), named, expected, family.ignored)
+    unread = [replace(entry, holds=None) for entry in family.ignored]  # tensors without numbers
+    ours = to_ours(family.pairs(model.spec), named, expected, unread)
     saved = to_theirs(family.pairs(model.spec), ours)
     assert {name: saved[name].shape for name in saved} == {
         name: tensor.shape

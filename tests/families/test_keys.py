@@ -33,6 +33,18 @@ def test_an_empty_config_means_what_it_does_to_transformers(kind):
     assert family.spec({"model_type": kind, **needed}, ()) == family.spec(full, ())
 
 
+@pytest.mark.parametrize("head", ["ForTokenClassification", "ForQuestionAnswering"])
+def test_heads_that_decoders_do_not_have_here_are_named(head):
+    example = family_of("qwen2").examples[0]
+    with pytest.raises(BadOption, match=f"the head of a Qwen2{head} is not supported"):
+        family_of("qwen2").spec({**example, "architectures": [f"Qwen2{head}"]}, ())
+
+
+def test_what_sentence_transformers_writes_of_its_own_is_harmless():
+    own = {"sentence_transformers": {"version": "4.1"}}
+    assert FAMILY.spec({**EXAMPLE, **own}, ()) == FAMILY.spec(EXAMPLE, ())
+
+
 @settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(st.text("abcdefghij_", min_size=1, max_size=12), st.none() | st.integers() | st.booleans())
 def test_a_key_that_nobody_knows_is_named(key, value):

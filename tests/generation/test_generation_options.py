@@ -102,8 +102,16 @@ def test_bad_keys_of_the_file_name_the_file():
     with pytest.raises(BadOption, match=r"key in generation_config.json `max_lenght`.*max_length"):
         merge({"max_lenght": 3})
     with pytest.raises(BadOption, match=r"generation_config.json: `typical_p` = 0.2"):
-        merge({"typical_p": 0.2})
+        merge({"typical_p": 0.2, "do_sample": True})
+    with pytest.raises(BadOption, match=r"generation_config.json: `guidance_scale` = 3"):
+        merge({"guidance_scale": 3})
     assert merge({"typical_p": 1.0, "use_cache": False, "transformers_version": "4.1"}) == merge({})
+
+
+def test_what_only_sampling_reads_is_no_matter_without_it():
+    assert merge({"typical_p": 0.9, "epsilon_cutoff": 0.3, "temperature": 0.0}) == merge({})
+    with pytest.raises(BadOption, match="`temperature` must be above 0"):
+        merge({"temperature": 0.0, "do_sample": True})
 
 
 def test_old_configs_hold_generation_keys():

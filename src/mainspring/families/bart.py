@@ -15,7 +15,7 @@ from mainspring.families import Config, Family
 from mainspring.families.heads import Stored, find_heads, saved_config
 from mainspring.families.keys import Keys, activation, check_divides, labels, words
 from mainspring.families.layout import layer_pairs, module, norm
-from mainspring.weights.maps import Ignored, LeadingAxis, Pair, SkippedRows, same
+from mainspring.weights.maps import Ignored, LeadingAxis, Pair, SkippedRows, is_sinusoid, same
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,12 @@ FAMILY = Family(
         "lm_head.weight": "model.shared.weight",
     },
     ignored=(
-        Ignored("model.*coder.embed_positions.weight*", "fixed sines and cosines, as a table"),
+        Ignored(
+            "model.*coder.embed_positions.weight",
+            "the fixed sines and cosines, as a table",
+            holds=is_sinusoid,
+        ),
+        Ignored("model.*coder.embed_positions.weights", "those of M2M100, which are never learned"),
         Ignored("model.*coder.version", "a mark of the library that trained the model"),
     ),
     saved_config=_saved,

@@ -8,6 +8,7 @@ logits (2) or normalise queries and keys and turn windowed layers at a rate of t
 from collections.abc import Collection, Iterator
 
 from mainspring import spec
+from mainspring.errors import BadOption
 from mainspring.families import Config, Family
 from mainspring.families.heads import (
     CAUSAL,
@@ -130,6 +131,11 @@ def turns(c: Config) -> tuple[spec.Rotary, spec.Rotary]:
         local = stated.get("sliding_attention")
         full = {**(stated.get("full_attention") or {}), **(c["rope_scaling"] or {})}
     else:
+        if stated and "rope_local_base_freq" in c:
+            raise BadOption(
+                "config.json: `rope_parameters` names neither `full_attention` nor "
+                "`sliding_attention`, so it does not say which layers of a Gemma 3 it is for"
+            )
         full = c["rope_scaling"] or stated
         local = {} if "rope_local_base_freq" in c else full
     theta = c["rope_theta"]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from mainspring import spec
+from mainspring.errors import BadOption
 from mainspring.families import Config
 from mainspring.families.keys import labels
 from mainspring.weights.maps import Pair, Repeated, same
@@ -63,6 +64,7 @@ CAUSAL = {
     "vocabulary": Stored("lm_head.weight", ("ForCausalLM", "LMHeadModel")),
     "classes": Stored("score.weight", ("ForSequenceClassification",)),
 }
+NOT_HERE = ("ForTokenClassification", "ForQuestionAnswering")  # heads that decoders have elsewhere
 
 
 def causal_heads(
@@ -70,7 +72,16 @@ def causal_heads(
 ) -> tuple[tuple[str, spec.Head], ...]:
     """The one head of a decoder: classes, read at the last token, where the checkpoint has them,
     else the `vocabulary`, which a file need not mention: a tied one has no tensor of its own. None
-    where it would have one, and the checkpoint is of a class that saves the layers alone."""
+    where it would have one, and the checkpoint is of a class that saves the layers alone.
+
+    BadOption for the classes of heads that no decoder has here.
+    """
+    architecture = (config.get("architectures") or ("",))[0]
+    if architecture.endswith(NOT_HERE):
+        raise BadOption(
+            f"config.json: the head of a {architecture} is not supported; decoders have "
+            "one that writes (ForCausalLM) or one of classes (ForSequenceClassification)"
+        )
     if "classes" in find_heads(config, names, CAUSAL):
         return (("classes", causal_classes(config)),)
     stored = CAUSAL["vocabulary"]

@@ -51,7 +51,7 @@ HARMLESS = words(
     initializer_range initializer_factor init_std init_method_std layerdrop encoder_layerdrop
     decoder_layerdrop static_position_embeddings max_position_embeddings
     is_encoder_decoder num_hidden_layers tie_word_embeddings tie_encoder_decoder
-    unsloth_fixed unsloth_version
+    unsloth_fixed unsloth_version sentence_transformers sbert_ce_default_activation_function
     """
 )
 # Keys of any model that do change it, with the values that are right here.

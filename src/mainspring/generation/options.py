@@ -75,6 +75,7 @@ class GenerationOptions:
         known one, and a key that would change the output and is not supported.
         """
         merged: dict[str, Any] = {}
+        refused: list[tuple[str, str]] = []
         for source, values in (("generation_config.json", generation_config), ("", given)):
             for key, value in values.items():
                 if key in FIELDS:
@@ -84,13 +85,19 @@ class GenerationOptions:
                         merged.pop(key, None)
                 elif key in UNSUPPORTED:
                     if value is not None and value != UNSUPPORTED[key]:
-                        raise BadOption(
-                            f"{source and source + ': '}`{key}` = {value!r} changes what is "
-                            "generated and is not supported; leave it out"
-                        )
+                        where = f"{source}: " if source else ""
+                        refused.append((key, f"{where}`{key}` = {value!r}"))
                 elif key not in NO_EFFECT:
                     what = f"key in {source}" if source else "generation option"
                     raise BadOption.unknown(what, key, FIELDS)
+        own = "temperature" in given or merged.get("do_sample")
+        if merged.get("temperature") == 0 and not own:
+            del merged["temperature"]  # files say so, and mean that nothing is drawn
+        for key, stated in refused:
+            if merged.get("do_sample") or key not in OF_SAMPLING:
+                raise BadOption(
+                    f"{stated} changes what is generated and is not supported; leave it out"
+                )
         if given.get("max_length") is not None and merged.get("max_new_tokens") is not None:
             events.warn(
                 f"both `max_length` and `max_new_tokens` are set: `max_new_tokens` = "
@@ -183,6 +190,7 @@ UNSUPPORTED: dict[str, Any] = {
     "typical_p": 1.0,
     "watermarking_config": None,
 }
+OF_SAMPLING = {"epsilon_cutoff", "eta_cutoff", "top_h", "typical_p"}  # no effect without it
 
 
 def generation_keys(config: Mapping[str, Any]) -> dict[str, Any]:

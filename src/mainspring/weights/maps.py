@@ -6,7 +6,7 @@ or ignored with a reason, and all that does not fit is reported at once.
 """
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -157,10 +157,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ignored:
-    """Checkpoint tensors (a shell-style pattern) that are not read, and why that loses nothing."""
+    """Checkpoint tensors (a shell-style pattern) that are not read, and why that loses nothing;
+    where that hangs on what they hold, `holds` tells whether they do."""
 
     pattern: str
     reason: str
+    holds: "Callable[[Tensor], bool] | None" = None
 
 
 def same(ours: str, theirs: str) -> Pair:
@@ -175,6 +177,19 @@ def same_parts(ours: str, theirs: str, parts: Iterable[str] = ("weight",)) -> It
 
 def is_ignored(name: str, ignored: Iterable[Ignored]) -> bool:
     return any(fnmatch.fnmatchcase(name, entry.pattern) for entry in ignored)
+
+
+def is_sinusoid(table: "Tensor") -> bool:
+    """Whether a table (positions, width) holds the sines and cosines that are added where positions
+    are fixed (Vaswani et al., 2017, 3.5), sines first, as exactly as 16 bits hold them."""
+    import torch
+
+    length, width = table.shape
+    step = torch.arange(width // 2, dtype=torch.float32)
+    angle = torch.arange(length)[:, None] / 10_000.0 ** (2 * step / width)
+    expected = torch.cat([angle.sin(), angle.cos()], -1)
+    same_shape = expected.shape == table.shape
+    return same_shape and bool((table.float() - expected).abs().max() < 1e-2)
 
 
 def to_ours(
@@ -215,6 +230,13 @@ def to_ours(
             ours[name] = tensor
     left = sorted(name for name in theirs if name not in used and not is_ignored(name, ignored))
     problems += [f"left over   {name} {tuple(theirs[name].shape)}" for name in left]
+    problems += [
+        f"differs     {name} does not hold {entry.reason}, and is not learned here"
+        for entry in ignored
+        if entry.holds is not None
+        for name in fnmatch.filter(sorted(theirs.keys() - used), entry.pattern)
+        if not entry.holds(theirs[name])
+    ]
     if problems:
         shown = problems[:40] + ([f"… and {len(problems) - 40} more"] if len(problems) > 40 else [])
         raise BadWeights(
