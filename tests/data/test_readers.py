@@ -69,6 +69,15 @@ def test_csv_of_any_dialect(tmp_path: Path, delimiter: str, line_end: str) -> No
         assert not skipped.total
 
 
+def test_line_ends_in_quoted_cells_stay_as_offsets_count_them(tmp_path: Path) -> None:
+    text = "Hello 0\r\nline two\r\nAnna Müller went\nto Paris."
+    with (tmp_path / "a.csv").open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([("text", "entities"), (text, '[[19, 30, "PER"]]'), ("b", "")])
+    rows, skipped = read(tmp_path / "a.csv")
+    assert [row["text"] for row in rows] == [text, "b"] and not skipped.total
+    assert text[19:30] == "Anna Müller"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_marks_at_the_beginning(tmp_path: Path, encoding: str) -> None:
     path = write(tmp_path / "a.csv", as_csv(ROWS).encode(encoding))

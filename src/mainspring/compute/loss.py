@@ -107,6 +107,9 @@ def token_nats_by_kernels(
     if kernels is None or not plain or not narrow or not bool(real_BT.any()):
         return token_nats(hidden_BTD, weight_VD, labels_BT, bias_V=bias_V, scale=scale)
     x_ND, labels_N = hidden_BTD[real_BT], labels_BT[real_BT]
+    low, high = (int(end) for end in labels_N.aminmax())
+    if low < 0 or high >= len(weight_VD):
+        raise IndexError(f"labels from {low} to {high}, and the vocabulary has {len(weight_VD)}")
     table = next((table for table in tables if table.weight_VD is weight_VD), None)
     packed = (panels or HeadPanels()).of(kernels, weight_VD)
     nats_N = _TokenNats.apply(kernels, x_ND, weight_VD, bias_V, labels_N, scale, table, packed)

@@ -25,7 +25,7 @@ DELIMITERS = ",;\t|"
 def read_csv(path: Path, skipped: SkipLog, *, preferred: str = ",") -> Iterator[Row]:
     """Rows of a delimited file whose first line names the columns."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))
-    with open_text(path) as file:
+    with open_text(path, newline="") as file:  # offsets count the line ends in quoted cells
         lines = _Lines(file)
         delimiter = _delimiter(lines, preferred)
         records = _records(lines, delimiter, 0, path, skipped)
@@ -159,7 +159,7 @@ def _records(
 
 def _literal(line: str, delimiter: str) -> list[str]:
     """The cells of one line whose quotes mean nothing."""
-    return line.rstrip("\n").split(delimiter)
+    return line.rstrip("\r\n").split(delimiter)
 
 
 def _header(cells: list[str], path: Path) -> list[str]:
@@ -179,7 +179,7 @@ def _delimiter(lines: _Lines, preferred: str) -> str:
     Spreadsheets may say it in a first line `sep=;`, which is then not part of the table.
     """
     first = next(lines, "")
-    declared = re.fullmatch(r"sep=(.)\n?", first)
+    declared = re.fullmatch(r"sep=(.)\r?\n?", first)
     if declared:
         return declared[1]
     lines.take_back(0)

@@ -2,9 +2,8 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO, cast
+from typing import TextIO
 
 from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text, suffix
 from mainspring.data.skipped import SkipLog
@@ -37,7 +36,7 @@ def read_line_pairs(source: Path, target: Path, skipped: SkipLog) -> Iterator[Ro
     languages that the files' suffixes name (`train.en`, `train.de`)."""
     names = [file_language(file) for file in (source, target)]
     columns = names if all(names) else ["source", "target"]
-    with open_text(source) as sources, open_text(target) as targets:
+    with open_text(source, newline="\n") as sources, open_text(target, newline="\n") as targets:
         both = itertools.zip_longest(_lines(sources), _lines(targets))
         for line, (left, right) in enumerate(both, 1):
             if left is None or right is None:
@@ -52,9 +51,8 @@ def read_line_pairs(source: Path, target: Path, skipped: SkipLog) -> Iterator[Ro
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    """The lines of a file without their ends, which are LF or CR LF. A CR by itself ends no line,
+    """The lines of a file whose ends stay, without them: LF or CR LF. A CR by itself ends no line,
     or the two sides would part from there on; but all do where a file has no other end."""
-    cast(TextIOWrapper, file).reconfigure(newline="\n")
     for number, line in enumerate(file):
         if not number and not line.endswith("\n"):
             yield from line.removesuffix("\r").split("\r")
@@ -85,8 +83,7 @@ def read_file_pairs(source: Path | None, target: Path | None, skipped: SkipLog) 
 def read_whole(path: Path, skipped: SkipLog, *, newline: str | None = None) -> str | None:
     """The text of a file; None where it cannot be used, which is listed. `newline` as in `open`:
     with "" line ends stay as they are."""
-    with open_text(path) as file:
-        cast(TextIOWrapper, file).reconfigure(newline=newline)
+    with open_text(path, newline=newline) as file:
         text = file.read(LONGEST_ROW + 1)
     if len(text) > LONGEST_ROW:
         detail = f"more than {LONGEST_ROW} characters in one document"

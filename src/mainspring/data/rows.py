@@ -93,18 +93,19 @@ def reading_as(encoding: str | None) -> Iterator[None]:
         _encoding.set(before)
 
 
-def open_text(path: Path) -> TextIO:
+def open_text(path: Path, *, newline: str | None = None) -> TextIO:
     """The file as text: in the encoding of `reading_as`, or UTF-8, -16 or -32 where it begins with
     that mark.
 
-    Line ends become "\\n", the mark at the beginning goes, and undecodable bytes become
-    `UNDECODABLE` instead of ending the reading.
+    Line ends become "\\n" (with `newline=""` they stay), the mark at the beginning goes, and
+    undecodable bytes become `UNDECODABLE` instead of ending the reading.
     """
     with open_bytes(path) as file:
         head = file.read(4)
     encoding = next((name for mark, name in MARKS if head.startswith(mark)), _encoding.get())
     opener = COMPRESSED.get(path.suffix.lower(), open)
-    return cast(TextIO, opener(path, "rt", encoding=encoding, errors="mainspring-undecodable"))
+    how = {"encoding": encoding, "errors": "mainspring-undecodable", "newline": newline}
+    return cast(TextIO, opener(path, "rt", **how))
 
 
 def likely_encoding(path: Path) -> str | None:

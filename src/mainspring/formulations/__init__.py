@@ -97,9 +97,9 @@ class Prediction:
     `value` is the answer in the task's own terms (a text, a label, a list of entities), `details`
     what else is told of it. Where it was generated `stop` says why it ended ("eos", "length",
     "stop") and `tokens` counts what was written. `source_tokens` is what the input has,
-    `source_tokens_unread` what of it was cut off, `windows` in how many pieces it was read. `error`
-    is set, and the rest empty, where an input was refused. `counts` are things that happened on
-    the way, by name; they are summed up over all inputs and told.
+    `source_tokens_unread` what of it was cut off, `windows` in how many pieces its `texts` were
+    read. `error` is set, and the rest empty, where an input was refused. `counts` are things that
+    happened on the way, by name; they are summed up over all inputs and told.
     """
 
     value: Any
@@ -111,6 +111,12 @@ class Prediction:
     error: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    texts: int = 1
+
+    @property
+    def is_of_long(self) -> bool:
+        """Whether the model could not read an input as a whole."""
+        return self.source_tokens_unread > 0 or self.windows > self.texts
 
 
 @dataclass(frozen=True)

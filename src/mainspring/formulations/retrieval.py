@@ -160,6 +160,7 @@ def _best_span(
         source_tokens=tokens,
         source_tokens_unread=sum(reading.cut for reading in readings),
         windows=sum(reading.windows for reading in readings),
+        texts=len(readings),
         details=details,
     )
 

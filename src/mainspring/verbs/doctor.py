@@ -80,7 +80,8 @@ def doctor() -> Report:
         )
     wants_kernels = "AVX512_CORE_AMX" in hardware.instructions
     if wants_kernels and library.kernels() is None and library.SWITCH not in os.environ:
-        advice.append("with a C compiler (gcc) generation would be about twice as fast here")
+        why = library.why_not()
+        advice.append(f"with kernels generation would be about twice as fast here: {why}")
     if hardware.fast_int8 and operators["packed int8"]:
         advice.append(
             "--precision int8 is available for inference, with less memory and more speed"

@@ -54,16 +54,14 @@ class Evaluation:
             for base, scores in self.baseline.items():
                 line += f"   {base} {scores[name]:.2f}" if name in scores else ""
             if self.against:
-                other = self.against["scores"][name]
-                line += f"   against {other:.2f} (p={self.against['p'][name]:.3f})"
+                score, p = self.against["scores"][name], self.against["p"][name]
+                line += f"   against {score:.2f} (p={p:.3f})"
             yield line
         if self.against:
-            yield (
-                f"{self.precision}: {self.megabytes:.0f} MB, {self.tokens_per_second:.0f} tokens/s"
-                f" | {self.against['model']} in {self.against['precision']}: "
-                f"{self.against['megabytes']:.0f} MB, "
-                f"{self.against['tokens_per_second']:.0f} tokens/s"
-            )
+            other = self.against
+            mine = _cost(self.megabytes, self.tokens_per_second)
+            others = _cost(other["megabytes"], other["tokens_per_second"])
+            yield f"{self.precision}: {mine} | {other['model']} in {other['precision']}: {others}"
         parts = [f"{self.rows} rows, {self.skipped} skipped", self.signature]
         if self.tokens_per_second:  # where something was generated
             parts.append(f"{self.hit_limit:.1%} hit the length limit")
@@ -73,6 +71,11 @@ class Evaluation:
         yield " | ".join(parts)
         if self.counts:
             yield told(self.counts)
+
+
+def _cost(megabytes: float, speed: float) -> str:
+    """The size, and the speed where something was generated."""
+    return f"{megabytes:.0f} MB" + (f", {speed:.0f} tokens/s" if speed else "")
 
 
 class Measured(Protocol):

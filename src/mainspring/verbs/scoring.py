@@ -48,7 +48,7 @@ class Tally:
     def add(self, prediction: Prediction, statistics: Statistics) -> None:
         self.rows.append(statistics)
         self.at_limit += prediction.stop == "length"
-        self.cut += prediction.source_tokens_unread > 0 or prediction.windows > 1
+        self.cut += prediction.is_of_long
         self.tokens += prediction.tokens
         self.counts.update(prediction.counts)
         if prediction.error is not None:

@@ -67,9 +67,10 @@ static inline void *scratch(size_t bytes) {
     return held;
 }
 
-/* exp of numbers of at most 0, to 2e-7 of it: 2 to a whole power, times a polynomial. */
+/* exp of numbers of at most 0, to 2e-7 of it: 2 to a whole power, times a polynomial. A NaN stays
+   one: of two numbers that cannot be compared `max` gives the second. */
 static inline __m512 exponential(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x);
     __m512 powers = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
     __m512 whole = _mm512_roundscale_ps(powers, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693359375f), x);

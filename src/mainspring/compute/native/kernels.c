@@ -46,7 +46,7 @@ int32_t allow_tiles(void) {
 static inline __m512 finish(const Linear *w, int64_t column, __mmask16 mask, int64_t place,
                             __m512 value) {
     if (w->bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, w->bias + column));
-    if (w->after == RELU) value = _mm512_max_ps(value, _mm512_setzero_ps());
+    if (w->after == RELU) value = _mm512_max_ps(_mm512_setzero_ps(), value); /* a NaN stays one */
     if (w->after == RELU && w->drop)
         value = _mm512_maskz_mul_ps(kept_at(w->seed, w->drop, place), value, _mm512_set1_ps(w->kept));
     if (w->after == WHERE) {

@@ -10,9 +10,11 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -26,6 +28,7 @@ from mainspring.checkpoints.packaged import cache_folder
 from mainspring.compute.hardware import detect
 
 FOLDER = Path(__file__).parent
+MAPS = Path("/proc/self/maps")
 SOURCES = ("kernels.c", "step.c", "training.c")
 HEADER = "common.h"
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512bf16")
@@ -210,7 +213,7 @@ class Kernels:
         alone knows training: `dropout`, and room for what `attend_back` needs (`logs_BHT`).
         """
         batch, heads, queries, width = q_BHTE.shape
-        keys = k_BKSE.shape[2]
+        keys, keep_BS = k_BKSE.shape[2], in_rows(keep_BS)
         y_BHTE = q_BHTE.new_empty(batch, queries, heads, width).transpose(1, 2)
         described = attention(
             q_BHTE, k_BKSE, v_BKSE, y_BHTE, keep_BS, bias_1HTS, scale, cap, dropout
@@ -242,6 +245,7 @@ class Kernels:
     ) -> None:
         """Fills dq, dk and dv; `forward` are q, k, v and y of `attend`, `backward` dq, dk, dv and
         dy. `dbias_HST`, zeros before, gets the gradient of the bias; both are float32."""
+        keep_BS = in_rows(keep_BS)
         given = attention(*forward, keep_BS, None, scale, 0.0, dropout)
         gradients = attention(*backward, None, None, scale, 0.0, None)
         q, k, v, y = (x.data_ptr() for x in forward)
@@ -419,6 +423,11 @@ def _arrays(tensors: Sequence[Tensor]) -> tuple[ctypes.Array[Any], ctypes.Array[
     return addresses, (ctypes.c_int64 * count)(*(x.numel() for x in tensors)), count
 
 
+def in_rows(keep_BS: Tensor | None) -> Tensor | None:
+    """The mask with neighbours a byte apart, as the kernels read it."""
+    return keep_BS if keep_BS is None or keep_BS.stride(-1) == 1 else keep_BS.contiguous()
+
+
 def address(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
@@ -486,8 +495,10 @@ def _open() -> Kernels | str:
         return "no C compiler: install gcc"
     try:
         library = _load(_built(compiler))
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"{compiler} or its result failed: {_last_line(error)}"
+    except subprocess.SubprocessError as error:
+        return f"{compiler} failed: {_last_line(error)}"
+    except OSError as error:
+        return f"they could not be built or opened: {error}"
     built = Kernels(library, compiler)
     if not library.allow_tiles():
         return "the system does not let this process use AMX"
@@ -502,16 +513,15 @@ def _last_line(error: Exception) -> str:
 def _built(compiler: str) -> Path:
     """The compiled library, from the cache folder or made now."""
     # Its file stands for its version: to ask it would start a process at every start of ours.
-    stat = Path(compiler).resolve().stat()
-    which = (compiler, str(stat.st_size), str(stat.st_mtime_ns))
+    program = Path(compiler).resolve().stat()
+    which = (compiler, str(program.st_size), str(program.st_mtime_ns))
     texts = [(FOLDER / name).read_text(encoding="utf-8") for name in (HEADER, *SOURCES)]
     what = "\0".join((*texts, *which, *FLAGS))
     name = hashlib.sha256(what.encode()).hexdigest()[:16]
-    folder = cache_folder() / "native"
-    built = folder / f"kernels-{name}.so"
-    if built.is_file():
+    folder = _folder(cache_folder() / "native")
+    built, proof = (folder / f"kernels-{name}.{end}" for end in ("so", "sha256"))
+    if built.is_file() and proof.is_file() and proof.read_bytes() == _digest(built):
         return built
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         # In two steps: linked without -fopenmp, it does not bring a second OpenMP library along.
         made = str(Path(temporary) / "kernels.so")
@@ -524,14 +534,43 @@ def _built(compiler: str) -> Path:
             [compiler, "-shared", *objects, "-o", made],
         ):
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)
+        shown = Path(temporary) / "proof"
+        shown.write_bytes(_digest(Path(made)))
         Path(made).replace(built)  # at once: others may be building it too
+        shown.replace(proof)
     return built
 
 
+def _digest(file: Path) -> bytes:
+    """By which a library that was cut short (by a full disk, say) is told: to open it would end the
+    process."""
+    return hashlib.sha256(file.read_bytes()).hexdigest().encode()
+
+
+def _folder(cache: Path) -> Path:
+    """Where the library is kept: the cache folder, or where that cannot be written one for this
+    user alone among the temporary files. OSError where neither can be had."""
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK):
+            return cache
+    own = Path(tempfile.gettempdir()) / f"mainspring-{os.getuid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    found = own.lstat()
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700 or own.is_symlink():
+        raise PermissionError(f"neither {cache} can be written nor is {own} this user's alone")
+    return own
+
+
+def _mapped() -> list[str]:
+    """The paths of the files that this process has mapped, whatever their names hold."""
+    lines = MAPS.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    return [parts[5] for line in lines if len(parts := line.split(maxsplit=5)) == 6]
+
+
 def _load(built: Path) -> ctypes.CDLL:
-    loaded = Path("/proc/self/maps").read_text(encoding="utf-8").split()
     for name in ("libgomp", "libiomp5"):
-        paths = [part for part in loaded if Path(part).name.startswith(name)]
+        paths = [path for path in _mapped() if Path(path).name.startswith(name)]
         if paths:
             ctypes.CDLL(paths[0], mode=ctypes.RTLD_GLOBAL)
             break

@@ -68,7 +68,9 @@ class NativeProjection(Projection):
         self.register_buffer("scale", scale)
         self.register_buffer("sums", sums)
         self.register_buffer("bias", None if bias_O is None else bias_O.detach().float())
-        pointers = [None if t is None else t.data_ptr() for t in (self.scale, self.sums, self.bias)]
+        # Held beside the buffers, which `.to()` replaces: the kernel keeps the addresses.
+        self.read = (self.scale, self.sums, self.bias)
+        pointers = [None if t is None else t.data_ptr() for t in self.read]
         self.described = Linear(
             *(self.panels.data_ptr(), *pointers, self.out, inputs),
             *(INT8 if scale is not None else BFLOAT16, AFTER[self.after], exact_rows),
@@ -106,6 +108,7 @@ class NativeNorm(nn.Module):
             held = plain if given is None else given.detach().float().contiguous()
             self.register_buffer(name, held)
         epsilon = torch.finfo(torch.float32).eps if old.eps is None else old.eps
+        self.read = (self.weight, self.bias)  # beside the buffers, which `.to()` replaces
         self.described = Norm(self.weight.data_ptr(), address(self.bias), epsilon, centred)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mainspring import spec
-from mainspring.compute.native.library import TURNS, Kernels, Layer, Norm, Step, address
+from mainspring.compute.native.library import TURNS, Kernels, Layer, Norm, Step, address, in_rows
 from mainspring.compute.native.parts import (
     FEW_QUERIES,
     NativeGatedUp,
@@ -79,7 +79,8 @@ class NativeSteps:
         parts = [part.data_ptr() for pair in memory for part in pair]
         pointers = (ctypes.c_void_p * len(parts))(*parts)
         sources, _, memory_keys, _ = memory[0][0].shape if memory else (0, 0, 0, 0)
-        memory_keep = None if memory_mask is None else memory_mask.keep_BS
+        keep = in_rows(mask.keep_BS)
+        memory_keep = None if memory_mask is None else in_rows(memory_mask.keep_BS)
         layer, part, row, head, place, _ = held.stride()
         step = Step(
             *(len(x_BD), len(self.layers), self.width),
@@ -87,7 +88,7 @@ class NativeSteps:
             *(angles(*(turn[i].data_ptr() for turn in turns)) for i in range(2)),
             0 if one_place else self.head_width,
             *(address(bias_1H1S), 0 if bias_1H1S is None else bias_1H1S.stride(1)),
-            *(address(mask.keep_BS), 0 if mask.keep_BS is None else mask.keep_BS.stride(0)),
+            *(address(keep), 0 if keep is None else keep.stride(0)),
             *(held.data_ptr(), layer, part, row, head, place),
             *(ctypes.addressof(pointers), sources, memory_keys),
             *(address(memory_keep), 0 if memory_keep is None else memory_keep.stride(0)),

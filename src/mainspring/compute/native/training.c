@@ -470,7 +470,7 @@ void relu_drop(uint16_t *x, int64_t count, uint32_t drop, uint32_t seed, float k
 #pragma omp parallel for schedule(static) if (count > 65536)
     for (int64_t at = 0; at < count; at += LANES) {
         __mmask16 mask = first(count - at);
-        __m512 value = _mm512_max_ps(load(x, NARROW, at, mask), _mm512_setzero_ps());
+        __m512 value = _mm512_max_ps(_mm512_setzero_ps(), load(x, NARROW, at, mask));
         if (drop) value = _mm512_maskz_mul_ps(kept_at(seed, drop, at), value, factor);
         store(x, NARROW, at, mask, value);
     }
@@ -615,6 +615,7 @@ double sum_of_squares(const float *const *arrays, const int64_t *lengths, int64_
     for (int64_t n = 0; n < count; n++) {
         const float *x = arrays[n];
         int64_t pieces = (lengths[n] + PIECE - 1) / PIECE;
+        if (!pieces) continue;
         double *sums = scratch(pieces * sizeof(double));
         if (!sums) return NAN;
 #pragma omp parallel for schedule(static) if (pieces > 4)
