@@ -1,6 +1,8 @@
 """Checkpoints opened, saved, opened again: here and in `transformers`."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -14,7 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 import mainspring
 from mainspring.checkpoints.bundle import Bundle, load, new_bundle
-from mainspring.checkpoints.settle import READY
+from mainspring.checkpoints.settle import MANIFEST, READY, settle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.errors import BadOption
 
@@ -261,3 +263,42 @@ def test_a_save_stopped_at_its_end_is_finished_by_the_next_load(
     assert not same_weights(again, former)
     assert not (folder / READY).exists()
     assert not list(folder.glob(".*"))
+
+
+def test_what_is_no_checkpoint_of_ours_stays(bundle: Bundle, folder: Path) -> None:
+    own = folder / "model_best_backup.safetensors"
+    own.write_bytes(b"mine")
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"of the former checkpoint")
+    bundle.save(folder)
+    assert own.read_bytes() == b"mine"
+    assert not (folder / "model-00001-of-00002.safetensors").exists()
+
+
+def test_a_load_leaves_a_save_that_is_under_way_alone(bundle: Bundle, folder: Path) -> None:
+    ready = folder / READY
+    ready.mkdir()
+    (ready / MANIFEST).write_text("[]", encoding="utf-8")
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as a save holds it
+    try:
+        settle(folder)
+        assert ready.is_dir()
+    finally:
+        os.close(handle)
+    (ready / MANIFEST).unlink()
+    settle(folder)
+    assert not ready.exists() and (folder / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_loads_beside_saves(bundle: Bundle, folder: Path) -> None:
+    program = (
+        "import sys; from mainspring.checkpoints.settle import settle; from pathlib import Path\n"
+        "while True: settle(Path(sys.argv[1]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(folder)]) as other:
+        for _ in range(30):
+            bundle.save(folder)
+        assert other.poll() is None
+        other.kill()
+    assert same_weights(load(folder), bundle)

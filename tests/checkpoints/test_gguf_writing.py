@@ -11,6 +11,7 @@ import torch
 import transformers
 from gguf_oracle import CLOSE, MODELS, logits
 from test_gguf_tokenizer import TEMPLATE, TEXTS, read, stored, trained
+from tokenizers import AddedToken, normalizers
 
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.checkpoints.gguf_file import GGUFFile
@@ -217,3 +218,42 @@ def test_a_way_to_split_without_a_name(tmp_path: Path) -> None:
     )
     with pytest.raises(BadOption, match="has no name in GGUF; known: gpt-2, smollm"):
         vocabulary_values(Tokenizer(given, {}), 480)
+
+
+def with_tokenizer(folder: Path, change: Any = lambda tokenizer: None) -> Bundle:
+    """A Llama with a tokenizer that `change` has changed."""
+    given = read(stored(trained("smollm"), "smollm", folder / "t.gguf", padding_token_id=2))
+    change(given.backend)
+    ours = opened(oracle.tiny("llama", vocab_size=512), folder / "in")
+    ours.tokenizer = Tokenizer(given.backend, given.special)
+    return ours
+
+
+def test_all_tokens_that_end_a_text_survive(tmp_path: Path) -> None:
+    ours = with_tokenizer(tmp_path)
+    eos = ours.tokenizer.eos_id
+    for ends in ([eos], [7, eos], [7, eos, 9]):
+        ours.generation = {**ours.generation, "eos_token_id": ends}
+        ours.save_gguf(tmp_path / "model.gguf", "f32")
+        again = load(tmp_path / "model.gguf").generation["eos_token_id"]
+        assert {again} if isinstance(again, int) else set(again) == set(ends)
+    ours.generation = {**ours.generation, "eos_token_id": [5, 7, 9, eos]}
+    with pytest.raises(Mismatch, match="ends at any of 4 tokens"):
+        ours.save_gguf(tmp_path / "model.gguf", "f32")
+
+
+@pytest.mark.parametrize("name", ["NFC", "NFKC", "Strip"])
+def test_a_normaliser_that_a_file_cannot_say_is_refused(tmp_path: Path, name: str) -> None:
+    def change(backend: Any) -> None:
+        backend.normalizer = getattr(normalizers, name)()
+
+    with pytest.raises(Mismatch, match="how this model's tokenizer cuts"):
+        with_tokenizer(tmp_path, change).save_gguf(tmp_path / "model.gguf", "f32")
+
+
+def test_an_added_token_that_takes_the_blanks_beside_it_is_refused(tmp_path: Path) -> None:
+    def change(backend: Any) -> None:
+        backend.add_special_tokens([AddedToken("<X>", lstrip=True)])
+
+    with pytest.raises(Mismatch, match="cuts 'a <X> b'"):
+        with_tokenizer(tmp_path, change).save_gguf(tmp_path / "model.gguf", "f32")

@@ -25,10 +25,12 @@ from mainspring.checkpoints.gguf_layout import (
     write_config,
 )
 from mainspring.checkpoints.gguf_rope import FREQUENCIES, band_divisors
+from mainspring.checkpoints.gguf_tokenizer import PREFIX
 from mainspring.checkpoints.gguf_vocabulary import vocabulary_values
 from mainspring.errors import BadOption, BadWeights, Mismatch, Missing
 from mainspring.families.gemma import KEYS as GEMMA
 from mainspring.families.llama import KEYS as LLAMA
+from mainspring.generation.options import as_ids
 from mainspring.weights.maps import to_theirs
 
 if TYPE_CHECKING:
@@ -43,8 +45,10 @@ KINDS: dict[str, tuple[str, int]] = {
 }
 CONFIG_KEYS = {"llama": LLAMA, "gemma": GEMMA}
 Tensors = list[tuple[str, Tensor]]
-# A text that tells the ways to cut it apart.
-SAMPLE = "The  naïve café's 1234 prices: £5.60!\n\n\tx = f(y)[0]  東京 🙂"
+# A text that tells the ways to change it first and to cut it apart: composed and decomposed
+# letters, compatibility characters, blanks at its ends.
+SAMPLE = "  The  naïve cafe\u0301's ﬁne Ⅷ 1234 prices: £5.60!\n\n\tx = f(y)[0]  東京 🙂 \n"
+FURTHER_ENDS = ("eot_token_id", "eom_token_id")
 
 
 def write_gguf(bundle: "Bundle", file: Path, kind: str = "q8_0") -> None:
@@ -66,6 +70,7 @@ def write_gguf(bundle: "Bundle", file: Path, kind: str = "q8_0") -> None:
     }
     if bundle.tokenizer is not None:
         values |= vocabulary_values(bundle.tokenizer, config["vocab_size"])
+        values |= _further_ends(bundle)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -151,6 +156,19 @@ def _kind_of(tensor: Tensor, kind: str) -> str:
     return "F16" if kind == "Q8_0" and tensor.shape[-1] % BLOCK else kind
 
 
+def _further_ends(bundle: "Bundle") -> dict[str, int]:
+    """The tokens that end a text beside the tokenizer's own, such as that of a turn."""
+    assert bundle.tokenizer is not None
+    ends = as_ids(bundle.generation.get("eos_token_id"))
+    further = [i for i in dict.fromkeys(ends) if i != bundle.tokenizer.eos_id]
+    if len(further) > len(FURTHER_ENDS):
+        raise Mismatch(
+            f"this model ends at any of {len(further) + 1} tokens (generation_config.json: "
+            f"eos_token_id), and a GGUF file names at most {len(FURTHER_ENDS) + 1}"
+        )
+    return {PREFIX + name: i for name, i in zip(FURTHER_ENDS, further, strict=False)}
+
+
 # -- reading it back ---------------------------------------------------------------------------
 
 
@@ -167,8 +185,12 @@ def _check(bundle: "Bundle", file: Path, architecture: str) -> None:
         )
     if bundle.tokenizer is not None:
         assert read.tokenizer is not None
-        if bundle.tokenizer.encode(SAMPLE) != read.tokenizer.encode(SAMPLE):
-            raise Mismatch("GGUF cannot say how this model's tokenizer cuts text")
+        added = bundle.tokenizer.backend.get_added_tokens_decoder().values()
+        texts = [SAMPLE, *(f"a {token.content} b" for token in added)]
+        both = (tokenizer.encode_many(texts) for tokenizer in (bundle.tokenizer, read.tokenizer))
+        for text, ours, theirs in zip(texts, *both, strict=True):
+            if ours != theirs:
+                raise Mismatch(f"GGUF cannot say how this model's tokenizer cuts {text!r}")
 
 
 def _difference(ours: Any, theirs: Any, place: str) -> str | None:

@@ -8,6 +8,7 @@ A full disk can only happen in the first step, while the former checkpoint is un
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,10 @@ CARRIED = (
     "normalizer.json",
 )
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    f"model-{'[0-9]' * 5}-of-{'[0-9]' * 5}.safetensors",
+)
 KNOWN = (
     *(CONFIG, GENERATION_CONFIG, MODULES, *TOKENIZER_FILES, *VOCABULARIES, *SIDES),
     *(*CARRIED, *ADAPTER),
@@ -41,7 +46,7 @@ def saving(folder: Path) -> Iterator[Path]:
     block ends well. Files in `folder` that are no part of a checkpoint stay."""
     draft, existed = folder / DRAFT, folder.is_dir()
     try:
-        settle(folder)
+        settle(folder, wait=True)
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         yield draft
@@ -49,7 +54,7 @@ def saving(folder: Path) -> Iterator[Path]:
         names = sorted(file.relative_to(draft).as_posix() for file in files)
         (draft / MANIFEST).write_text(json.dumps(names), encoding="utf-8")
         draft.rename(folder / READY)
-        settle(folder)
+        settle(folder, wait=True)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
         if not existed:
@@ -63,17 +68,51 @@ def saving(folder: Path) -> Iterator[Path]:
         raise
 
 
-def settle(folder: Path) -> None:
-    """Finishes a save that was stopped after its files were complete."""
+def settle(folder: Path, *, wait: bool = False) -> None:
+    """Finishes a save that was stopped after its files were complete.
+
+    Where another process is at it now, there is nothing to do but to `wait` for it, which a save
+    does and a load does not.
+    """
     ready = folder / READY
     if not ready.is_dir():
+        return
+    with _alone(folder, wait) as alone:
+        if alone and ready.is_dir():
+            _move_in(ready, folder)
+
+
+@contextmanager
+def _alone(folder: Path, wait: bool) -> Iterator[bool]:
+    """Holds the lock on a folder, or not: whether it does. Systems without such locks go on."""
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)  # and with it the lock
+
+
+def _move_in(ready: Path, folder: Path) -> None:
+    if not (ready / MANIFEST).exists():  # stopped in the last line of this
+        shutil.rmtree(ready)
         return
     names = json.loads((ready / MANIFEST).read_text(encoding="utf-8"))
     for name in names:
         if (ready / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (ready / name).replace(folder / name)
-    former = [*folder.glob("model*.safetensors*"), *(folder / name for name in KNOWN)]
+    weights = (file for pattern in WEIGHTS for file in folder.glob(pattern))
+    former = [*weights, *(folder / name for name in KNOWN)]
     for file in former:
         if file.name not in names:
             file.unlink(missing_ok=True)
