@@ -147,6 +147,20 @@ def test_a_conversation_learns_every_answer_and_nothing_else() -> None:
     assert shown.count("■") == 2 and shown.startswith("░")
 
 
+def test_a_long_conversation_keeps_an_answer_and_tells_what_it_lost() -> None:
+    tokenizer = chatty()
+    messages = [
+        {"role": "user", "content": "quiet river " * 20},
+        {"role": "assistant", "content": "early market"},
+    ]
+    whole = tokenizer.encode(tokenizer.chat(messages, answer=False), special=False)
+    [example] = encode([{"messages": messages}], tokenizer, Setup(Limits(8, 8)))
+    assert example.source == whole[-16:] and example.source_lost == len(whole) - 16
+    assert example.target[-1] == tokenizer.eos_id
+    [example] = encode([{"messages": messages[::-1] + messages}], tokenizer, Setup(Limits(8, 8)))
+    assert example.target[:16].count(IGNORED) < 16 and example.source_lost > 16
+
+
 def test_a_pair_on_a_chat_model_is_laid_out_by_its_template() -> None:
     tokenizer = chatty()
     [example] = encode(

@@ -1,6 +1,7 @@
 """`fit generate` on prompts with answers and on conversations: what is learnt, from which start."""
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,12 @@ def test_marks_that_an_adapter_cannot_spell_are_refused() -> None:
     given = with_conversations(bundle, 1, spelt=False)
     assert given.tokenizer is not None and given.tokenizer.chat_template is not None
     assert with_conversations(given, 1, spelt=True) is given
+
+
+def test_what_the_limits_take_is_told_before_training(tmp_path: Path) -> None:
+    long = [{"prompt": row["prompt"], "response": f"{row['response']} " * 40} for row in PAIRS[:30]]
+    rows = [*PAIRS[30:], *long]
+    _, seen = fitted(rows, tmp_path, from_scratch="llama-tiny", vocabulary=300, max_target=64)
+    told = preflight(seen)["pieces"]
+    assert re.fullmatch(r"\d+ of at most \d+ tokens; \d+ lose text, [\d,]+ tokens beyond .*", told)
+    assert int(told.split("; ")[1].split()[0]) >= 25

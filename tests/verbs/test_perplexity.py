@@ -56,7 +56,8 @@ def test_of_a_cut_answer_only_what_is_left_counts(model: Path, tmp_path: Path) -
     data = nano.write_jsonl(rows, tmp_path / "rows.jsonl")
     bundle = load(model)
     assert bundle.tokenizer is not None
-    evaluate(model, data, out=tmp_path / "out")
+    found = evaluate(model, data, out=tmp_path / "out")
+    assert found.sources_cut == 1
     [row] = nano.read_jsonl(tmp_path / "out" / "predictions.jsonl")
     ids = bundle.tokenizer.encode(rows[0]["response"], special=False)
     limit = int(row["tokens"]) - 1

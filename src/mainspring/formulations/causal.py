@@ -119,7 +119,8 @@ def _encode_messages(
     """Conversations: each answer of the assistant carries loss, up to its end.
 
     The template is asked twice for each answer, with and without it, so that what it puts around
-    messages is never guessed at.
+    messages is never guessed at. Of a conversation that is too long the beginning is kept, or the
+    end where no answer begins before it.
     """
     limit = setup.limits.source + setup.limits.target
     examples = []
@@ -140,9 +141,10 @@ def _encode_messages(
             labels += [IGNORED] * len(prompt) + answer
             told = len(before) + len(until[len(before) :].rstrip("\n"))
         lost = max(0, len(ids) - limit)
-        kept = ids[:limit], labels[:limit]
-        if any(label != IGNORED for label in kept[1]):
-            examples.append(EncodedRow(*kept, lost))
+        first = 0 if any(label != IGNORED for label in labels[:limit]) else lost
+        kept = slice(first, first + limit)
+        if any(label != IGNORED for label in labels[kept]):
+            examples.append(EncodedRow(ids[kept], labels[kept], lost))
     return examples
 
 

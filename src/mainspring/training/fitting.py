@@ -505,7 +505,10 @@ class _Run:
             limits = Limits(limits.source + limits.target, limits.target)
         read, learnt = data_lengths(rows, limits)
         if self.task.metric is None:
-            pieces = f"{len(rows)} of at most {read.percentiles[-1]} tokens"
+            pieces = f"{len(rows)} of at most {rows.token_counts[:, 0].max()} tokens"
+            if rows.lost.any():
+                cut = int(rows.lost.any(axis=1).sum())
+                pieces += f"; {cut} lose text, {int(rows.lost.sum()):,} tokens beyond the limits"
             return [("pieces", pieces), *self._unknown_lines()]
         lines = [("source" if apart else "tokens", str(read)), *self._unknown_lines()]
         if self.formulation.generates:

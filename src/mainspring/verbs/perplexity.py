@@ -40,7 +40,8 @@ METRIC = Metric(lambda predictions, references, kind: [], lambda kind: SIGNATURE
 
 @dataclass
 class Surprise:
-    """What is kept of one model's losses: statistics and labels of each row."""
+    """What is kept of one model's losses: statistics and labels of each row; how many rows the
+    limits cut, and how many held nothing to predict."""
 
     precision: str
     megabytes: float
@@ -48,6 +49,8 @@ class Surprise:
     rows: list[Statistics] = field(default_factory=list)
     labels: list["array[int]"] = field(default_factory=list)
     seconds: float = 0.0
+    cut: int = 0
+    empty: int = 0
 
     @property
     def speed(self) -> float:
@@ -105,13 +108,14 @@ def score_losses(
         baseline={name: rounded(METRIC.scores(rows)) for name, rows in base.items()},
         signature=SIGNATURE,
         hit_limit=at_limit,
-        sources_cut=0.0,
+        sources_cut=first.cut / len(first.rows),
         tokens_per_second=round(first.speed, 1),
         precision=first.precision,
         megabytes=round(first.megabytes, 1),
         predictions=None if out is None else str(out / "predictions.jsonl"),
         against=against,
         report=report,
+        counts={"rows with nothing to predict": first.empty} if first.empty else {},
     )
 
 
@@ -139,7 +143,9 @@ def surprised(
                 labels = array("i", (i for p in parts for i in p.target if i != IGNORED))
                 size, unspelt = said_bytes(example.values, parts, tokenizer)
                 if not labels or not size:
+                    kept.empty += 1
                     continue
+                kept.cut += any(part.source_lost or part.target_lost for part in parts)
                 row = {"nats": surprise, "tokens": float(len(labels)), "bytes": float(size)}
                 row["unspelt"] = float(unspelt)
                 kept.rows.append(row)
