@@ -199,6 +199,16 @@ def test_the_model_remembers_its_languages(model: Path) -> None:
     }
 
 
+def test_another_language_than_the_one_that_was_taught_is_warned_of(model: Path) -> None:
+    for language, warned in (("de", 0), ("fr", 1)):
+        seen: list[events.Event] = []
+        with events.listening(seen.append):
+            mainspring.run("translate", "River.", model=str(model), target_language=language)
+        told = [e.text for e in seen if isinstance(e, events.Warn) and "was taught with" in e.text]
+        assert len(told) == warned
+    assert "--target-language fr" in told[0] and "taught with de" in told[0]
+
+
 def test_evaluation_finds_the_columns_by_what_the_model_remembers(model: Path) -> None:
     from sacrebleu.metrics import BLEU, CHRF
 

@@ -19,7 +19,8 @@ class Option:
     """A task's own option: `--name VALUE` in the verbs it has a meaning for.
 
     `least` and `most` are the smallest and the largest number it may be. What `fit` is told the
-    model remembers; `learnt` is False where the option has no meaning for `fit`.
+    model remembers; `learnt` is False where the option has no meaning for `fit`, and `taught` True
+    where the model knows only what it was told.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Option:
     least: float | None = None
     most: float | None = None
     learnt: bool = True
+    taught: bool = False
 
     def read(self, given: Any) -> Any:
         """A value as given in words, in its own type; BadOption where it is none."""

@@ -154,8 +154,8 @@ TASK = Task(
     cue="\n\n{target}:",
     limits=Limits(256, 256),
     options=(
-        Option(SOURCE, "language of the text, by its code: en"),
-        Option(TARGET, "language to translate into: de"),
+        Option(SOURCE, "language of the text, by its code: en", taught=True),
+        Option(TARGET, "language to translate into: de", taught=True),
         Option(
             "split_at",
             "what is translated at a time: lines as they are, or their sentences one by one",

@@ -96,6 +96,11 @@ def open_for(task: Task, use: Use) -> Opened:
         limits=Limits(use.max_source or found.limits.source, found.limits.target),
         options={**found.options, **use.options},
     )
+    for option in task.options:
+        taught, asked = (of.get(option.name) for of in (found.options, use.options))
+        if option.taught and taught is not None and asked not in (None, taught):
+            flag = f"--{option.name.replace('_', '-')}"
+            events.warn(f"{flag} {asked}: {use.model} was taught with {taught} and may not know it")
     options = None
     if formulation.generates:
         if bundle.hears:
