@@ -291,6 +291,18 @@ def test_each_class_numbers_the_pieces_as_transformers_does(name: str, tmp_path:
     assert [again.encode(text) for text in ASKED] == [ours.encode(text) for text in ASKED]
 
 
+@pytest.mark.parametrize("legacy", [None, False, True])
+def test_behind_special_tokens_a_blank_is_put_in_legacy_folders(
+    legacy: bool | None, tmp_path: Path
+) -> None:
+    stated = {} if legacy is None else {"legacy": legacy}
+    folder = laid(tmp_path / "folder", "LlamaTokenizer", add_bos_token=True, **stated)
+    theirs, ours = transformers.LlamaTokenizer.from_pretrained(folder), Tokenizer.open(folder)
+    assert ours is not None
+    for text in ("wisdom</s>wisdom", "<s>It was</s><s>the age", "of wisdom"):
+        assert ours.encode(text) == theirs(text).input_ids, text
+
+
 def test_a_class_is_named_by_the_model_or_refused_but_not_guessed(tmp_path: Path) -> None:
     folder = laid(tmp_path / "folder", "XLMRobertaTokenizer")
     stated = Tokenizer.open(folder)

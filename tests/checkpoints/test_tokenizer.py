@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, T5Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 from mainspring import events
 from mainspring.checkpoints.tokenizer import Tokenizer, sentinels, train_tokenizer
@@ -95,8 +95,8 @@ def test_tokens_that_only_the_side_files_name_are_added(opened: Path) -> None:
         Tokenizer.open(opened)
 
 
-def test_ends_are_added_where_the_side_file_asks(opened: Path) -> None:
-    plain = Tokenizer.open(opened).encode("a fox")[:-1]
+def test_what_stands_around_a_text_is_said_by_tokenizer_json_alone(opened: Path) -> None:
+    """As `transformers` 5 reads it, which passes over the side file's keys there."""
     for begins in (True, False):
         for ends in (True, False):
             write(
@@ -108,8 +108,8 @@ def test_ends_are_added_where_the_side_file_asks(opened: Path) -> None:
                 add_bos_token=begins,
                 add_eos_token=ends,
             )
-            ours = Tokenizer.open(opened)
-            assert ours.encode("a fox") == [*[ours.bos_id] * begins, *plain, *[1] * ends]
+            theirs = PreTrainedTokenizerFast.from_pretrained(opened)
+            assert Tokenizer.open(opened).encode("a fox") == theirs("a fox").input_ids
 
 
 def test_what_transformers_v5_saved_is_read_and_given_back(
@@ -129,6 +129,18 @@ def test_what_transformers_v5_saved_is_read_and_given_back(
     for text in (*texts, "the <extra_id_0> fox"):
         assert ours.encode(text) == theirs(text).input_ids
     assert (ours.pad_id, ours.eos_id, ours.unk_id) == (0, 1, 2)
+
+
+def test_templates_may_ask_for_tools_and_for_json_of_any_form(opened: Path) -> None:
+    template = (
+        "{% if tools is not none or documents is not none %}TOOLS{% endif %}"
+        "{{ messages|tojson(ensure_ascii=True, separators=(',', ':'), sort_keys=True) }}"
+    )
+    write(opened, "tokenizer_config.json", eos_token="</s>", chat_template=template)
+    messages = [{"role": "user", "content": "héllo <b>"}]
+    theirs = PreTrainedTokenizerFast.from_pretrained(opened)
+    wanted = theirs.apply_chat_template(messages, tokenize=False)
+    assert Tokenizer.open(opened).chat(messages, answer=False) == wanted
 
 
 def test_truncation_and_padding_of_the_file_are_left_to_the_caller(opened: Path) -> None:

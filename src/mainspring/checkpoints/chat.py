@@ -36,14 +36,28 @@ def render(
     from jinja2 import TemplateError
 
     compiled = _compiled(template)
+    given = {"messages": list(messages), "add_generation_prompt": answer}
     try:
-        return compiled.render(messages=list(messages), add_generation_prompt=answer, **special)
+        return compiled.render(**given, tools=None, documents=None, **special)
     except (TemplateError, TypeError, KeyError, IndexError) as error:
         raise BadData(f"the chat template refuses this conversation: {error}") from None
 
 
-def _tojson(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """jinja2's own writes "<" as "\\u003c"; the arguments are those of `transformers`' filter."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _refuse(message: str) -> str:

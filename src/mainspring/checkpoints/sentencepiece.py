@@ -72,8 +72,11 @@ def parse_model(data: bytes) -> SentencePieceModel:
     )
 
 
-def build_tokenizer(model: SentencePieceModel, extra: tuple[str, ...] = ()) -> "Tokenizer":
-    """A tokenizer that gives the same ids; `extra` tokens are appended to the vocabulary.
+def build_tokenizer(
+    model: SentencePieceModel, extra: tuple[str, ...] = (), *, prefix_once: bool = False
+) -> "Tokenizer":
+    """A tokenizer that gives the same ids; `extra` tokens are appended to the vocabulary. With
+    `prefix_once` the blank that is put before a text is not put behind its special tokens too.
 
     Unknown, control and user-defined pieces, and `extra`, are recognised in the text before all
     else.
@@ -94,7 +97,7 @@ def build_tokenizer(model: SentencePieceModel, extra: tuple[str, ...] = ()) -> "
                 byte_fallback=model.byte_fallback,
             )
         )
-    backend.normalizer, backend.pre_tokenizer = _pipeline(model)
+    backend.normalizer, backend.pre_tokenizer = _pipeline(model, prefix_once)
     scheme = "always" if model.add_dummy_prefix else "never"
     if model.byte_fallback:
         steps: list[Any] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -109,7 +112,7 @@ def build_tokenizer(model: SentencePieceModel, extra: tuple[str, ...] = ()) -> "
     return backend
 
 
-def _pipeline(model: SentencePieceModel) -> tuple[Any, Any]:
+def _pipeline(model: SentencePieceModel, prefix_once: bool) -> tuple[Any, Any]:
     """Normalizer and pre-tokenizer. Words are kept apart where no piece crosses a space: a word is
     then looked up in a cache, which is what makes encoding fast."""
     from tokenizers import Regex, normalizers, pre_tokenizers
@@ -121,7 +124,9 @@ def _pipeline(model: SentencePieceModel) -> tuple[Any, Any]:
     normal = [text for text, _, kind in model.pieces if kind == NORMAL]
     words_apart = SPACE in normal and not any(SPACE in text.lstrip(SPACE) for text in normal)
     scheme = "always" if model.add_dummy_prefix else "never"
-    if model.add_dummy_prefix and not model.remove_extra_whitespaces:
+    if model.add_dummy_prefix and prefix_once:
+        scheme = "first"
+    elif model.add_dummy_prefix and not model.remove_extra_whitespaces:
         # A kept blank at the beginning counts beside the added one; Metaspace would add none.
         steps.append(normalizers.Prepend(SPACE))
         scheme = "never"

@@ -228,6 +228,8 @@ class Tokenizer:
             or (kind in PARTS and kind not in BARE_BPE)
             or str(config.get("tokenizer_class")).startswith("WhisperTokenizer")
         )
+        # Where there is a tokenizer.json, it says so for every class, as to `transformers` 5.
+        framed = framed or TOKENIZER in files
         if not framed and ("add_bos_token" in config or "add_eos_token" in config):
             begins, ends = (
                 bool(config.get(f"add_{part}_token")) and part in special for part in ("bos", "eos")
@@ -305,7 +307,7 @@ def _open_sentencepiece(file: Path, config: Mapping[str, Any], kind: str) -> "to
 
     model = read_model(file)
     if kind in PLAIN:
-        return build_tokenizer(model)
+        return build_tokenizer(model, prefix_once=not config.get("legacy", False))
     if kind in T5_CLASSES:
         backend = build_tokenizer(model, sentinels(config.get("extra_ids", 100)))
         add_around(backend, {"eos": _text(config.get("eos_token", EOS))}, False, True)
