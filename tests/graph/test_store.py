@@ -92,3 +92,24 @@ def test_a_lock_that_nobody_explains(tmp_path: Path) -> None:
         (tmp_path / "kg" / store.LOCK).write_text("")
         with pytest.raises(BadOption, match="another process has it open"):
             opened(tmp_path / "kg")
+
+
+def test_who_reads_need_not_be_able_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "kg", documents(a=CURIE))
+    lock = tmp_path / "kg" / store.LOCK
+    before, real = lock.read_text(), Path.open
+
+    def refusing(self: Path, mode: str = "r", *args: object, **options: object) -> object:
+        if self == lock and mode != "r":
+            raise PermissionError(13, "Permission denied")
+        return real(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    with store.reading(tmp_path / "kg") as graph:
+        assert graph.documents()
+    assert lock.read_text() == before
+    refused = pytest.raises(BadData, match=r"cannot be written \(Permission denied\)")
+    with refused, store.writing(tmp_path / "kg", "testing"):
+        pass

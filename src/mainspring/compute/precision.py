@@ -3,9 +3,9 @@ the core's. What comes out answers the same calls and cannot be trained or saved
 
     float32    the numbers of the core; fused projections and cheap steps
     bfloat16   weights and products in bfloat16; residual stream, norms and softmax in float32
-    int8       what decoding reads at each step: weights in 8 bits with a scale per output,
-               activations in 8 bits with a scale per row, smoothed before in decoder-only models;
-               the rest as in bfloat16
+    int8       what decoding reads at each step: weights in 8 bits with a scale per output; the rest
+               as in bfloat16. Our kernels take activations to 15 bits with a scale per row; torch's
+               operators take those of several rows to 8, smoothed before in decoder-only models
 """
 
 from collections.abc import Iterator

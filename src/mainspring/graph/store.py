@@ -228,16 +228,27 @@ def _open(folder: Path, mode: Literal["read", "write"]) -> "ox.Store":
 
 @contextmanager
 def _locked(folder: Path, kind: int, what: str) -> Iterator[None]:
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    with _lock_file(folder / LOCK, kind) as file:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BadOption(f"{folder} is in use: {_holder(file)}; wait for it to end") from None
-        file.truncate(0)
-        who = {"process": os.getpid(), "doing": what, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        file.write(json.dumps(who) + "\n")
-        file.flush()
+        if file.writable():
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.truncate(0)
+            file.write(json.dumps({"process": os.getpid(), "doing": what, "since": now}) + "\n")
+            file.flush()
         yield
+
+
+def _lock_file(file: Path, kind: int) -> IO[str]:
+    """The file to lock; a reader need not be able to write it."""
+    try:
+        return file.open("a+", encoding="utf-8")
+    except OSError as error:
+        if kind != fcntl.LOCK_SH or not file.exists():
+            raise BadData(f"cannot be written ({error.strerror})", file=file) from error
+        return file.open(encoding="utf-8")
 
 
 def _holder(file: IO[str]) -> str:
