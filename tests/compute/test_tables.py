@@ -56,6 +56,15 @@ def test_micro_batches_add_up() -> None:
     torch.testing.assert_close(model.tables["tokens"].weight.grad, once)
 
 
+def test_several_losses_may_share_a_backward_pass() -> None:
+    model = prepared()
+    once = gradients(model, loss(model))[TABLE]
+    model.zero_grad()
+    (loss(model) / 4 + loss(model) / 4 + loss(model) / 2).backward()
+    found = model.tables["tokens"].weight.grad
+    assert float((found - once).norm() / once.norm()) < 0.01
+
+
 def test_a_table_that_no_head_reads_has_its_rows_made_dense() -> None:
     model = prepared(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
     found = gradients(model, loss(model))[TABLE]

@@ -24,11 +24,14 @@ class TableGradient:
     def __init__(self, weight_VD: Tensor):
         self.weight_VD = weight_VD
         self._dense_VD: Tensor | None = None
-        self._made_in = -1
+        self._made_in = -1  # the backward pass
 
     def begin(self, dense_VD: Tensor) -> None:
-        """To be told by the head: this is what it gives to autograd."""
-        self._dense_VD, self._made_in = dense_VD.detach(), _current_pass()
+        """To be told by the head: this is what it gives to autograd. Told twice in one pass, as
+        where two losses are added, autograd adds the two up in a place of its own."""
+        now = _current_pass()
+        again = now >= 0 and self._made_in == now
+        self._dense_VD, self._made_in = None if again else dense_VD.detach(), now
 
     def add_rows(self, rows_VD: Tensor) -> bool:
         """Adds a sparse gradient where there is a dense one of this pass; whether there was."""
