@@ -7,7 +7,7 @@ import pytest
 
 import mainspring
 from mainspring.data.readers import read_rows
-from mainspring.data.rows import likely_encoding, reading_as
+from mainspring.data.rows import likely_encodings, reading_as
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData, BadOption
 
@@ -40,10 +40,37 @@ def test_files_are_read_as_the_user_says(encoding: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["gb18030", "big5"])
 def test_the_encoding_is_told_from_the_bytes(encoding: str, tmp_path: Path) -> None:
     file = table(tmp_path, encoding, 20)
-    assert likely_encoding(file) == encoding
+    assert likely_encodings(file) == (encoding,)
     with SkipLog() as skipped:
         list(read_rows(file, skipped))
     assert f"it looks like {encoding}: --encoding {encoding}" in skipped.summary()
+
+
+WESTERN = {
+    "es": "El niño comió piñas en España. Mañana será otro día.",
+    "fr": "Le garçon a mangé une crêpe à l'école, très bonne.",
+    "de": "Größe und Übermut tun selten gut.",
+    "pt": "Açúcar não é coração.",
+}
+
+
+@pytest.mark.parametrize("language", WESTERN)
+def test_letters_of_western_europe_are_not_taken_for_others(language: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("text\nplain\n" + f'"{WESTERN[language]}"\n' * 9, encoding="cp1252")
+    with SkipLog() as skipped:
+        list(read_rows(file, skipped))
+    assert "it looks like cp1252 or cp1250: --encoding cp1252" in skipped.summary()
+
+
+def test_a_file_of_which_most_is_utf8_is_not_given_another_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    good = [f'"{text}"\n'.encode() for text in WESTERN.values()] * 3
+    file.write_bytes(b"text\n" + b"".join([*good, "déjà\n".encode("cp1252"), *good]))
+    with SkipLog() as skipped:
+        rows = list(read_rows(file, skipped))
+    assert len(rows) == 24 and likely_encodings(file) == ()
+    assert "mend the lines that have another" in skipped.summary()
 
 
 def test_a_mark_says_more_than_the_user(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import bz2
 import codecs
 import gzip
 import lzma
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -108,14 +109,32 @@ def open_text(path: Path, *, newline: str | None = None) -> TextIO:
     return cast(TextIO, opener(path, "rt", **how))
 
 
-def likely_encoding(path: Path) -> str | None:
-    """The encoding that a text file which is not UTF-8 looks like; None where that is not clear."""
+# Pages of one byte a letter that few letters tell apart.
+LATIN = re.compile("cp125[0247]|cp(437|775|85.)|latin|iso8859_(1|2|3|4|9|1[03456])$|mac_|hp_")
+
+
+def likely_encodings(path: Path) -> tuple[str, ...]:
+    """What the encoding of a text file which is not UTF-8 may be, the likeliest first; nothing
+    where that is not clear, or where only some of its lines are not UTF-8."""
     from charset_normalizer import from_bytes
 
     with open_bytes(path) as file:
-        lines = file.read(LOOKED_AT).splitlines(keepends=True)
-    found = from_bytes(b"".join(line for line in lines if not line.isascii())).best()
-    return None if found is None or found.encoding in ("utf_8", "ascii") else found.encoding
+        lines = [line for line in file.read(LOOKED_AT).splitlines(keepends=True) if line]
+    telling = [line for line in lines if not line.isascii()]
+    if any(_is_utf8(line) for line in telling[:-1]):  # the last may be cut
+        return ()
+    found = from_bytes(b"".join(telling)).best()
+    if found is None or found.encoding in ("utf_8", "ascii"):
+        return ()
+    return ("cp1252", "cp1250") if LATIN.match(found.encoding) else (found.encoding,)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mainspring.data.rows import UNDECODABLE_BYTES, likely_encoding
+from mainspring.data.rows import UNDECODABLE_BYTES, likely_encodings
 from mainspring.errors import BadData
 from mainspring.text import shorten
 
@@ -76,8 +76,10 @@ class SkipLog:
             for reason, count in self.counts.most_common()
         ]
         if self._undecodable is not None and self._undecodable.is_file():
-            found = likely_encoding(self._undecodable)
-            told = f"it looks like {found}: --encoding {found}" if found else "name its --encoding"
+            found = likely_encodings(self._undecodable)
+            told = "name its --encoding, or mend the lines that have another"
+            if found:
+                told = f"it looks like {' or '.join(found)}: --encoding {found[0]}"
             said.append(f"{self._undecodable} is not all UTF-8; {told}")
         return "; ".join(said)
 
