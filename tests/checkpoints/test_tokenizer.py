@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 from mainspring import events
@@ -129,6 +130,47 @@ def test_what_transformers_v5_saved_is_read_and_given_back(
     for text in (*texts, "the <extra_id_0> fox"):
         assert ours.encode(text) == theirs(text).input_ids
     assert (ours.pad_id, ours.eos_id, ours.unk_id) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["BertTokenizer", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {},
+        {"do_lower_case": False},
+        {"strip_accents": False},
+        {"tokenize_chinese_chars": False},
+        {"do_lower_case": False, "strip_accents": True},
+    ],
+)
+def test_the_side_file_says_how_bert_changes_texts(
+    stated: dict[str, bool], name: str, tmp_path: Path
+) -> None:
+    made = BertWordPieceTokenizer()
+    text = "Héllo 你好 World abc"
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = ["hello World Hello Héllo 你 好 你好 world abc ABC"] * 9
+    made.train_from_iterator(letters, 90, min_frequency=1, special_tokens=specials)
+    made.save(str(tmp_path / "tokenizer.json"))
+    write(tmp_path, "config.json", model_type="bert")
+    write(tmp_path, "tokenizer_config.json", tokenizer_class=name, unk_token="[UNK]", **stated)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    wanted = theirs(text, add_special_tokens=False).input_ids
+    assert Tokenizer.open(tmp_path).encode(text, special=False) == wanted
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_the_side_file_says_whether_a_blank_comes_first(
+    prefix: bool, name: str, tmp_path: Path
+) -> None:
+    made = ByteLevelBPETokenizer(add_prefix_space=False)
+    made.train_from_iterator(["hello world"] * 9, 300, min_frequency=1)
+    made.save(str(tmp_path / "tokenizer.json"))
+    write(tmp_path, "config.json", model_type="gpt2")
+    write(tmp_path, "tokenizer_config.json", tokenizer_class=name, add_prefix_space=prefix)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert Tokenizer.open(tmp_path).encode("world") == theirs("world").input_ids
 
 
 def test_templates_may_ask_for_tools_and_for_json_of_any_form(opened: Path) -> None:

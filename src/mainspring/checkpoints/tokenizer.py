@@ -213,6 +213,8 @@ class Tokenizer:
         named = {**usual, **both[0], **both[1]}
         if TOKENIZER in files:
             backend = _open_json(files[TOKENIZER])
+            if kind not in GENERIC:
+                _normalise_as(backend, config)
         elif spm is not None:
             backend = _open_sentencepiece(spm, config, kind)
             if kind in PLAIN:
@@ -282,6 +284,32 @@ def _open_json(file: Path) -> "tokenizers.Tokenizer":
         return tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # noqa: BLE001  (the library raises plain Exception)
         raise BadWeights(f"{file}: not a tokenizer ({error}); copy or download it again") from None
+
+
+# Classes that are all that tokenizer.json says.
+GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")
+# The side file's keys, which win for other classes, and the names that a BertNormalizer has.
+BERT_KEYS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+
+
+def _normalise_as(backend: "tokenizers.Tokenizer", config: Mapping[str, Any]) -> None:
+    """Changes what comes before the vocabulary to what tokenizer_config.json says of it, as
+    `transformers` does for the tokenizers of BERT and of byte-level BPE."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    first, then = backend.normalizer, backend.pre_tokenizer
+    if isinstance(first, normalizers.BertNormalizer):
+        for key, name in BERT_KEYS.items():
+            if key in config:
+                setattr(first, name, config[key])
+        backend.normalizer = first
+    if isinstance(then, pre_tokenizers.ByteLevel) and "add_prefix_space" in config:
+        then.add_prefix_space = bool(config["add_prefix_space"])
+        backend.pre_tokenizer = then
 
 
 def _class_of(config: Mapping[str, Any], folder: Path, plain: Mapping[str, Path]) -> str:
