@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mainspring.data.documents import pieces
@@ -76,6 +76,15 @@ def test_line_ends_in_quoted_cells_stay_as_offsets_count_them(tmp_path: Path) ->
     rows, skipped = read(tmp_path / "a.csv")
     assert [row["text"] for row in rows] == [text, "b"] and not skipped.total
     assert text[19:30] == "Anna Müller"
+
+
+def test_speech_over_two_rows_of_a_tsv_stays_two_rows(tmp_path: Path) -> None:
+    lines = ["en\tde", '"I am here,\t„Ich bin hier,', 'and I leave."\tund ich gehe."', "a\tb"]
+    rows, skipped = read(write(tmp_path / "a.tsv", "\n".join(lines)))
+    assert [f"{row['en']}\t{row['de']}" for row in rows] == lines[1:] and not skipped.total
+    quoted = 'en\tde\n"two\nlines"\t"zwei\nZeilen"\n'
+    rows, _ = read(write(tmp_path / "b.tsv", quoted))
+    assert rows == [{"en": "two\nlines", "de": "zwei\nZeilen"}]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
@@ -143,6 +152,8 @@ CELLS = st.text(st.sampled_from("ab,;\"\n\t' é"), max_size=8)
 def test_what_the_library_writes_comes_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], tab: bool
 ) -> None:
+    # In a TSV a cell with a tab and a line end may as well be rows with a quote each.
+    assume(not tab or not any("\t" in cell and "\n" in cell for row in rows for cell in row))
     expected = [{"text": a, "summary": b} for a, b in rows]
     path = tmp_path_factory.getbasetemp() / ("r.tsv" if tab else "r.csv")
     write(path, as_csv(expected, delimiter="\t" if tab else ","))

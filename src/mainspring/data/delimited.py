@@ -138,7 +138,8 @@ def _records(
     """(line, cells, raw text) of each record that is not blank.
 
     A record with a misplaced quote is taken literally, as one line, where that gives `width` cells
-    (0: any number); otherwise its first line is skipped and reading goes on with the next.
+    (0: any number); otherwise its first line is skipped and reading goes on with the next. So are
+    the lines of a TSV's record that are rows of their own.
     """
     while True:
         lines.begin_record()
@@ -153,8 +154,18 @@ def _records(
                 raw = lines.record[0]
                 skipped.add("bad quotes", file=path, line=lines.number, detail=str(error), raw=raw)
                 continue
+        if delimiter == "\t" and _are_rows(lines.record, cells, width):
+            lines.take_back(1)
+            cells = _literal(lines.record[0], delimiter)
         if cells:
             yield lines.number, cells, "".join(lines.record)
+
+
+def _are_rows(record: Sequence[str], cells: Sequence[str], width: int) -> bool:
+    """Whether a cell of a TSV's record holds a tab and a line end, and each line is a row by itself
+    where quotes mean nothing: speech that begins in one row and ends in the next looks so."""
+    across = any("\t" in cell and ("\n" in cell or "\r" in cell) for cell in cells)
+    return across and all(len(_literal(line, "\t")) == width for line in record)
 
 
 def _literal(line: str, delimiter: str) -> list[str]:
