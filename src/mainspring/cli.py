@@ -41,6 +41,9 @@ COMMANDS = {
 # Verbs of two words: the first is a group, which lists its verbs.
 GROUPS = tuple(dict.fromkeys(name.split()[0] for name in COMMANDS if " " in name))
 
+# Stands for the word "-", standard input, which Cyclopts takes for an option without a name.
+HYPHEN = "\0"
+
 GLOBAL = {
     "--json": "print one JSON object (or one a row) on standard output",
     "--quiet": "no progress, no notes: results and errors only",
@@ -95,9 +98,10 @@ def call(argv: Sequence[str]) -> Any:
         parent, _, verb = name.rpartition(" ")
         groups.get(parent, app).command(place, name=verb)
     try:
-        return app(list(argv), exit_on_error=False, print_error=False)
+        words = [HYPHEN if word == "-" else word for word in argv]
+        return app(words, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        raise UsageError(str(error), argv) from None
+        raise UsageError(str(error).replace(HYPHEN, "-"), argv) from None
 
 
 def converted(kind: Any, tokens: Any) -> Any:
@@ -105,6 +109,7 @@ def converted(kind: Any, tokens: Any) -> Any:
     number; here such words are refused."""
     import cyclopts
 
+    tokens = [token.evolve(value="-") if token.value == HYPHEN else token for token in tokens]
     if kind is int:
         [token] = tokens
         if "." in token.value and not float(token.value).is_integer():

@@ -216,6 +216,8 @@ def printing(as_json: bool, quiet: bool) -> Iterator[None]:
                 if not as_json:
                     print(text, end="", flush=True)
                     begun = True
+            case events.Answer(written=True):
+                pass
             case events.Answer(row, text):
                 line = json.dumps(row, ensure_ascii=False, default=str) if as_json else text
                 print("" if begun else line, flush=True)

@@ -50,10 +50,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Answer:
-    """One prediction, as soon as it is made: its whole row, and the text a person wants to see."""
+    """One prediction, as soon as it is made: its whole row, and the text a person wants to see.
+    `written` says that it went to a file, and need not be shown."""
 
     row: dict[str, Any]
     text: str
+    written: bool = False
 
 
 @dataclass(frozen=True)

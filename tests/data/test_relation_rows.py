@@ -29,6 +29,7 @@ def test_marked_text() -> None:
     found = relation_values({"text": text, "relations": IN})
     assert found == {
         "text": TEXT,
+        "adds": {"plain_text": TEXT},
         "pairs": [(CHILD, CRADLE)],
         "relations": [{"head": CHILD, "type": IN, "tail": CRADLE}],
     }

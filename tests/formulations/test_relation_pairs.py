@@ -217,6 +217,17 @@ def test_a_new_type_is_read_as_none() -> None:
     )
     one, other = predictions([row, bare])
     assert [r["score"] for r in one.value] == [r["score"] for r in other.value]
+    assert one.counts == {"entities of unknown types": 1} and not other.counts
+
+
+def test_the_text_that_places_count_in_is_told_where_it_was_made() -> None:
+    marked = relation_values({"text": "The <e1>film</e1> in the <e2>room</e2>."})
+    entities = [{"start": 1, "end": 2}, {"start": 4, "end": 5}]
+    words = relation_values({"words": ["The", "film", "in", "the", "room"], "entities": entities})
+    given = relation_values({"text": "film room", "head": "film", "tail": "room"})
+    found = [one.details for one in predictions([marked, words, given])]
+    assert [one.get("plain_text") for one in found] == ["The film in the room.", None, None]
+    assert [one.get("text") for one in found] == [None, "The film in the room", None]
 
 
 def test_the_head_reads_the_opening_markers_of_head_and_tail(tmp_path) -> None:

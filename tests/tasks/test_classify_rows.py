@@ -92,10 +92,18 @@ def test_labels_of_tables_with_gaps(tmp_path: Path) -> None:
     data.write_text("text,label\na,1.0\nb,1\nc,\nd,nan\ne,NaN\nf,2.0\ng,1.5\nh,007\ni,v1.0\n")
     rows, skipped, _ = read(data)
     assert [row["label"] for row in rows] == ["1", "1", "2", "1.5", "007", "v1.0"]
-    assert skipped.counts == {"missing field": 2, "empty text": 1}
+    assert skipped.counts == {"missing field": 2, "empty label": 1}
     gaps = write([{"text": "a", "label": label} for label in (float("nan"), None, 1.0)], tmp_path)
     rows, skipped, _ = read(gaps)
     assert [row["label"] for row in rows] == ["1"] and skipped.counts == {"missing field": 2}
+
+
+def test_yes_and_no_are_the_same_labels_in_every_format(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": True}, {"text": "b", "label": False}]
+    table = tmp_path / "data.csv"
+    table.write_text("text,label\n" + "".join(f"{r['text']},{r['label']}\n" for r in rows))
+    for data in (table, write(rows, tmp_path)):
+        assert [row["label"] for row in read(data)[0]] == ["True", "False"]
 
 
 def test_missing_ones_of_several_labels(tmp_path: Path) -> None:

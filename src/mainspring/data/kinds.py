@@ -73,11 +73,13 @@ def as_label(value: Any) -> str:
     """The name of a class; numbers are names too, `1.0` that of `1`: tables get it so where some
     of their labels are missing, and those are written as `nan`."""
     if isinstance(value, bool):
-        return str(value).lower()
+        return str(value)  # as tables have it that pandas wrote
     if isinstance(value, float) and math.isnan(value):
         raise Flaw("missing field", " holds nan, no label")
     if (number := whole(value)) is not None:
         return str(value).strip() if isinstance(value, str) and "." not in value else str(number)
+    if isinstance(value, str) and not value.strip():
+        raise Flaw("empty label")
     name = as_text(value).strip()
     if name.casefold() in ("nan", "<na>"):
         raise Flaw("missing field", f" holds {name}, no label")

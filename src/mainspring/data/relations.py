@@ -11,7 +11,8 @@
 In the one form a row has a `text`; `pairs` of entities that may be related, where entities are
 known; and `relations`, each `{"head", "type", "tail"}`. An entity is `{"text", "start", "end",
 "label"}` in characters of the text, its label "" where it has none; where places are not known,
-head and tail are words. That two are not related is said by no relation.
+head and tail are words. That two are not related is said by no relation. Where the row came with
+marks or as words, `adds` holds the text made of it, in which places count, as a column.
 """
 
 import re
@@ -109,7 +110,7 @@ def _with_marks(values: Values) -> Values:
     if missing:
         raise Flaw("broken marks", f"{' and '.join(missing)} missing")
     ends = [entity(text, marks[f"<e{n}>"], marks[f"</e{n}>"]) for n in (1, 2)]
-    return {**values, "text": text, "pairs": [_checked_pair(*ends)]}
+    return {**values, "text": text, "adds": {"plain_text": text}, "pairs": [_checked_pair(*ends)]}
 
 
 def _checked_pair(head: Entity, tail: Entity) -> tuple[Entity, Entity]:
@@ -182,8 +183,9 @@ def _with_text(values: Values) -> Values:
     words = values.pop("words")
     text, places = join_words(words)
     given = values.get("entities")
+    values = {**values, "text": text, "adds": {"text": text}}
     if given is None:
-        return {**values, "text": text}
+        return values
     entities = []
     for one in given:
         first, end = whole(_part(one, START)), whole(_part(one, END))
@@ -194,7 +196,7 @@ def _with_text(values: Values) -> Values:
         start, stop = places[first][0], places[end - 1][1]
         kept = {k: v for k, v in one.items() if k not in (*START, *END)}
         entities.append({**kept, "start": start, "end": stop})
-    return {**values, "text": text, "entities": entities}
+    return {**values, "entities": entities}
 
 
 def _with_relations(values: Values, given: Sequence[Any], none: str | None) -> Values:

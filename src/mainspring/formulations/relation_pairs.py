@@ -11,7 +11,7 @@ Of a text too long for the model the surroundings of the two entities are read.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from mainspring import events
@@ -186,12 +186,12 @@ def predict(
     del on_text  # nothing is written
     tokenizer = tokenizer_of(bundle)
     types = setup.options.get("types", ())
-    waiting: deque[list[Pair] | None] = deque()
+    waiting: deque[Asked] = deque()
 
     def flat() -> Iterator[Values]:
         for row in rows:
             pairs = pairs_of(row)
-            waiting.append(pairs)
+            waiting.append(Asked(pairs, row.get("adds", {}), unknown_types(pairs or (), types)))
             for pair in pairs or ():
                 yield {"text": marked(row["text"], pair, types)}
 
@@ -201,32 +201,49 @@ def predict(
 
     done, found = 0, []
     for reading in classification.score(bundle, flat(), setup, how, lambda done: None, read):
-        while not waiting[0]:
-            yield _answer(waiting.popleft(), [], setup)
+        while not waiting[0].pairs:
+            yield _answer(waiting.popleft(), [])
             done += 1
         found.append(classification.prediction(reading, setup))
-        if len(found) == len(waiting[0]):
-            yield _answer(waiting.popleft(), found, setup)
+        if len(found) == len(waiting[0].pairs or ()):
+            yield _answer(waiting.popleft(), found)
             found, done = [], done + 1
             on_done(done)
     while waiting:
-        yield _answer(waiting.popleft(), [], setup)
+        yield _answer(waiting.popleft(), [])
 
 
-def _answer(pairs: list[Pair] | None, found: Sequence[Prediction], setup: Setup) -> Prediction:
+@dataclass(frozen=True)
+class Asked:
+    """What a row asks: its pairs, None where it has none; the columns that its reading `adds`; how
+    many entities are of `unknown` types."""
+
+    pairs: list[Pair] | None
+    adds: Values
+    unknown: int
+
+
+def unknown_types(pairs: Iterable[Pair], types: Sequence[str]) -> int:
+    """How many entities are of a type that none was in training; they are read as if of none."""
+    entities = {(one["start"], one["end"], one["label"]) for pair in pairs for one in pair}
+    return sum(label != "" and label not in types for _, _, label in entities)
+
+
+def _answer(asked: Asked, found: Sequence[Prediction]) -> Prediction:
     """What is said of one row, from what was said of its pairs."""
-    if pairs is None:
+    if asked.pairs is None:
         return Prediction([], windows=0, error=UNPAIRED)
     relations = [
         {"head": head, "type": one.value, "tail": tail, "score": one.details["score"]}
-        for (head, tail), one in zip(pairs, found, strict=True)
+        for (head, tail), one in zip(asked.pairs, found, strict=True)
         if one.value != NONE
     ]
     return Prediction(
         relations,
         source_tokens=max((one.source_tokens for one in found), default=0),
         source_tokens_unread=max((one.source_tokens_unread for one in found), default=0),
-        details=found[0].details if len(found) == 1 else {},
+        details={**asked.adds, **(found[0].details if len(found) == 1 else {})},
+        counts={"entities of unknown types": asked.unknown} if asked.unknown else {},
     )
 
 

@@ -11,6 +11,7 @@ from mainspring import registry
 from mainspring.events import Answer, emit
 from mainspring.threads import wait_politely
 from mainspring.verbs import check_values
+from mainspring.verbs.output import json_line
 
 if TYPE_CHECKING:
     from mainspring.tasks import Task
@@ -68,7 +69,8 @@ def run(
         A folder that `fit` wrote, a GGUF file, or a hub name; by default the starter
         (`mainspring get starter`) for the tasks it can do.
     out
-        File for the predictions: .jsonl, .csv or .tsv. An unfinished one is gone on with.
+        File for the predictions instead of printing them: .jsonl, .csv or .tsv. An unfinished one
+        is gone on with.
     text
         Column of the input text, where its name is not one of the accepted ones.
     columns
@@ -177,29 +179,35 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     )
     with reading_as(options["encoding"]):
         for row, answer in apply(request):
-            emit(Answer(row, answer))
+            emit(Answer(row, answer, written=out is not None))
             yield row
 
 
 @dataclass(frozen=True)
 class Done:
-    """`run` on the command line prints each answer as it is made: nothing is left to say. The exit
-    code is 2 where no input was answered, as it is where none could be read."""
+    """What `run` on the command line leaves to say: nothing where each answer was printed as it was
+    made, and where the answers are where they went to a file. The exit code is 2 where no input was
+    answered, as it is where none could be read."""
 
+    out: str | None
+    rows: int
+    refused: int
     exit_code: int = 0
 
     def lines(self, as_json: bool) -> Iterator[str]:
-        del as_json
-        return iter(())
+        if as_json and self.out is not None:
+            yield json_line(self)
 
 
 @functools.wraps(run)
 def command(*args: Any, **kwargs: Any) -> Done:
-    """`run` for the command line, which prints the answers and keeps none."""
+    """`run` for the command line, which prints the answers, or writes them, and keeps none."""
     bound = inspect.signature(run).bind(*args, **kwargs)
     bound.apply_defaults()
     rows = refused = 0
     for row in answers(bound.arguments):
         rows += 1
         refused += "error" in row
-    return Done(exit_code=2 if rows and rows == refused else 0)
+    out = bound.arguments["out"]
+    none = rows and rows == refused
+    return Done(None if out is None else str(out), rows, refused, exit_code=2 if none else 0)
