@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 from mainspring import events
 from mainspring.checkpoints.tokenizer import Tokenizer, sentinels, train_tokenizer
+from mainspring.checkpoints.tokenizer_training import sample
 from mainspring.errors import BadData, BadOption, BadWeights
 from mainspring.families.bert import FAMILY as BERT
 
@@ -370,6 +371,29 @@ def test_long_lines_are_not_left_out() -> None:
     words = "a fox is where zebra stands"
     made = train_tokenizer([" ".join(varied(words, 3000)), "fox"], 150, "unigram")
     assert made.id_of("▁zebra") is not None
+
+
+@given(st.lists(st.text(max_size=9), min_size=1, max_size=60), st.integers(1, 99))
+def test_of_too_many_texts_some_are_drawn_and_that_is_said(texts: list[str], most: int) -> None:
+    seen: list[events.Event] = []
+    with events.listening(seen.append):
+        kept = sample(iter(texts), "lines", most)
+    size = sum(map(len, texts))
+    rest = iter(texts)
+    assert all(text in rest for text in kept)  # in their order, each once
+    assert sum(map(len, kept)) <= most or len(kept) == 1
+    if size <= most:
+        assert kept == texts and not seen
+    elif len(texts) > 1:
+        told = f"the tokenizer learns from {len(kept)} of {len(texts)} lines, drawn at random"
+        assert seen == [events.Note(told)]
+
+
+def test_a_sample_holds_of_all_kinds_alike() -> None:
+    texts = [text for pair in zip(["en"] * 20_000, ["de"] * 20_000, strict=True) for text in pair]
+    kept = sample(texts, "texts", 8000)
+    assert 2000 < len(kept) <= 4000
+    assert 0.4 < kept.count("de") / len(kept) < 0.6
 
 
 @pytest.mark.parametrize("kind", ["unigram", "byte-bpe"])

@@ -5,9 +5,11 @@ candidates inside of words that are already apart, and so misses whole words ("â
 """
 
 import io
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mainspring import events
 from mainspring.checkpoints.sentencepiece import SPACE, parse_model
 from mainspring.errors import BadData, BadOption
 from mainspring.text import IDEOGRAPH
@@ -15,9 +17,9 @@ from mainspring.text import IDEOGRAPH
 if TYPE_CHECKING:
     import tokenizers
 
-# SentencePiece leaves longer lines out, so they are cut; and it holds all lines in memory, so of
-# very many it takes a sample.
-LONGEST_LINE, MOST_LINES = 1000, 2_000_000
+LONGEST_LINE = 1000  # characters; SentencePiece leaves longer lines out, so they are cut
+# Learning takes about 25 bytes of memory a character, so of very many texts it takes a sample.
+MOST_CHARACTERS = 30_000_000
 # The parts that SentencePiece knows; the other special tokens come right after these.
 NAMED = ("unk", "bos", "eos", "pad")
 # A vocabulary of fewer pieces does without the 256 bytes, which would take too much of it.
@@ -44,16 +46,14 @@ def train_unigram(
     settings |= {f"{part}_piece": special[part] for part in NAMED if part in special}
     written = io.BytesIO()
     sentencepiece.set_random_generator_seed(0)
-    # The trainer turns an error in its input into one of its own that says less.
-    failures: list[BaseException] = []
-    lines = _guarded(_lines(normalizers.NFC(), texts), failures)
+    lines: Iterable[str] = sample(_lines(normalizers.NFC(), texts), "lines")
     if ideographs_apart:
         settings["pretokenization_delimiter"] = APART
         lines = (IDEOGRAPH.sub(f"{APART}\\g<0>{APART}", line) for line in lines)
     by_bytes = room >= WITH_BYTES
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines,
+            sentence_iterator=iter(lines),
             model_writer=written,
             model_type="unigram",
             vocab_size=room,
@@ -62,7 +62,6 @@ def train_unigram(
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
             user_defined_symbols=["\n"],
-            input_sentence_size=MOST_LINES,
             max_sentence_length=4 * LONGEST_LINE,
             control_symbols=[text for part, text in special.items() if part not in NAMED],
             **settings,
@@ -70,8 +69,6 @@ def train_unigram(
             minloglevel=2,
         )
     except RuntimeError as error:
-        if failures:
-            raise failures[0] from None
         raise BadOption(
             f"a unigram tokenizer of {room} pieces cannot be trained on these texts; ask for a "
             f"larger vocabulary, or for `byte-bpe` ({str(error).rpartition('] ')[2]})"
@@ -132,8 +129,29 @@ def train_byte_bpe(
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    backend.train_from_iterator(_checked(texts), trainer)
+    backend.train_from_iterator(sample(_checked(texts), "texts"), trainer)
     return backend
+
+
+def sample(texts: Iterable[str], what: str, most: int = MOST_CHARACTERS) -> list[str]:
+    """The texts, or where they have more than `most` characters some of them, drawn at random; that
+    is said, and `what` the texts are."""
+    draw = random.Random(0)
+    kept: list[str] = []
+    seen = size = 0
+    share = 1.0
+    for text in texts:
+        seen += 1
+        if share == 1.0 or draw.random() < share:
+            kept.append(text)
+            size += len(text)
+        while size > most and len(kept) > 1:
+            share /= 2
+            kept = [text for text in kept if draw.random() < 0.5] or kept[:1]
+            size = sum(map(len, kept))
+    if share < 1.0:
+        events.note(f"the tokenizer learns from {len(kept)} of {seen} {what}, drawn at random")
+    return kept
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
@@ -152,12 +170,3 @@ def _lines(normalizer: "tokenizers.normalizers.Normalizer", texts: Iterable[str]
         for line in normalizer.normalize_str(text).split("\n"):
             for at in range(0, len(line), LONGEST_LINE):
                 yield line[at : at + LONGEST_LINE]
-
-
-def _guarded(lines: Iterator[str], failures: list[BaseException]) -> Iterator[str]:
-    """The lines; what stops them is kept in `failures`."""
-    try:
-        yield from lines
-    except BaseException as error:
-        failures.append(error)
-        raise
