@@ -63,6 +63,19 @@ def test_letters_of_western_europe_are_not_taken_for_others(language: str, tmp_p
     assert "it looks like cp1252 or cp1250: --encoding cp1252" in skipped.summary()
 
 
+OTHER = {
+    "cp1254": "Çocuklar bahçede oynuyor, güneş parlıyor ve ağaçlar yeşil; teşekkür ederim.",
+    "cp1250": "Az időjárás ma nagyon szép, de holnap esős lesz. Köszönöm szépen a könyvet.",
+}
+
+
+@pytest.mark.parametrize("encoding", OTHER)
+def test_the_language_tells_other_pages_of_latin_letters(encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text(OTHER[encoding] + "\n", encoding=encoding)
+    assert likely_encodings(file) == (encoding, "cp1252")
+
+
 def test_a_file_of_which_most_is_utf8_is_not_given_another_encoding(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     good = [f'"{text}"\n'.encode() for text in WESTERN.values()] * 3

@@ -109,7 +109,12 @@ def open_text(path: Path, *, newline: str | None = None) -> TextIO:
     return cast(TextIO, opener(path, "rt", **how))
 
 
-# Pages of one byte a letter that few letters tell apart.
+# Pages of one byte a letter that few letters tell apart, but the language does; the two that are
+# met most.
+PAGES = ["cp1252", "cp1250", "cp1254"]
+OF_LANGUAGE = {"Turkish": "cp1254"} | dict.fromkeys(
+    ("Croatian", "Czech", "Hungarian", "Polish", "Slovak", "Slovene"), "cp1250"
+)
 LATIN = re.compile("cp125[0247]|cp(437|775|85.)|latin|iso8859_(1|2|3|4|9|1[03456])$|mac_|hp_")
 
 
@@ -123,10 +128,17 @@ def likely_encodings(path: Path) -> tuple[str, ...]:
     telling = [line for line in lines if not line.isascii()]
     if any(_is_utf8(line) for line in telling[:-1]):  # the last may be cut
         return ()
-    found = from_bytes(b"".join(telling)).best()
+    sample = b"".join(telling)
+    found = from_bytes(sample).best()
     if found is None or found.encoding in ("utf_8", "ascii"):
         return ()
-    return ("cp1252", "cp1250") if LATIN.match(found.encoding) else (found.encoding,)
+    latin = max(
+        from_bytes(sample, cp_isolation=PAGES), key=lambda read: read.coherence, default=None
+    )
+    if LATIN.match(found.encoding) or (latin is not None and not found.languages):
+        page = OF_LANGUAGE.get(latin.language, PAGES[0]) if latin is not None else PAGES[0]
+        return page, PAGES[1] if page == PAGES[0] else PAGES[0]
+    return (found.encoding,)
 
 
 def _is_utf8(line: bytes) -> bool:
