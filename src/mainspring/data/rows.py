@@ -112,9 +112,7 @@ def open_text(path: Path, *, newline: str | None = None) -> TextIO:
 # Pages of one byte a letter that few letters tell apart, but the language does; the two that are
 # met most.
 PAGES = ["cp1252", "cp1250", "cp1254"]
-OF_LANGUAGE = {"Turkish": "cp1254"} | dict.fromkeys(
-    ("Croatian", "Czech", "Hungarian", "Polish", "Slovak", "Slovene"), "cp1250"
-)
+OF_LANGUAGE = {"Turkish": "cp1254", "Hungarian": "cp1250"}  # where the language is told well
 LATIN = re.compile("cp125[0247]|cp(437|775|85.)|latin|iso8859_(1|2|3|4|9|1[03456])$|mac_|hp_")
 
 
