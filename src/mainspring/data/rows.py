@@ -109,10 +109,10 @@ def open_text(path: Path, *, newline: str | None = None) -> TextIO:
     return cast(TextIO, opener(path, "rt", **how))
 
 
-# Pages of one byte a letter that few letters tell apart, but the language does; the two that are
-# met most.
+# Pages of one byte a letter, which few letters tell apart: those that are met most, the likeliest
+# first, and the languages that are told well enough to choose another.
 PAGES = ["cp1252", "cp1250", "cp1254"]
-OF_LANGUAGE = {"Turkish": "cp1254", "Hungarian": "cp1250"}  # where the language is told well
+OF_LANGUAGE = {"Turkish": "cp1254", "Hungarian": "cp1250"}
 LATIN = re.compile("cp125[0247]|cp(437|775|85.)|latin|iso8859_(1|2|3|4|9|1[03456])$|mac_|hp_")
 
 
