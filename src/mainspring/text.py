@@ -21,6 +21,9 @@ IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000
 KANA = re.compile("[\u3040-\u30ff]")
 
 
+LINE_END = re.compile("\r\n|\r|\n")
+
+
 def language_of(text: str) -> str:
     """The language code whose sentence rules suit `text`: told by its script, "en" where unsure.
 

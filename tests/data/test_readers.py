@@ -322,7 +322,7 @@ def test_documents(tmp_path: Path) -> None:
     write(tmp_path / "broken.txt", b"caf\xe9")
     write(tmp_path / "README.md", "about these")
     rows, skipped = read(tmp_path)
-    assert rows == [{"text": "first"}, {"text": "second\nline"}]
+    assert rows == [{"text": "first"}, {"text": "second\r\nline"}]
     assert skipped.counts == {"undecodable bytes": 1}
 
 

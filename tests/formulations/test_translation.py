@@ -28,6 +28,7 @@ from mainspring.formulations.translation import (
     predict,
     told,
 )
+from mainspring.text import LINE_END
 
 SENTENCES = ["The quiet river.", "Early market window garden.", "painter", "Winter, harbor!"]
 SMALL = {
@@ -304,8 +305,8 @@ def test_lines_and_blanks_are_kept(text: str, limit: int, by_sentence: bool) -> 
     assert all(piece.strip() == piece for piece in document.pieces)
     assert all(len(ids) <= limit for ids in plain(document.pieces))
     joined = document.joined(unchanged(document.pieces)).value
-    assert joined.count("\n") == text.count("\n")
-    lines, kept = joined.split("\n"), text.split("\n")
+    assert LINE_END.findall(joined) == LINE_END.findall(text)
+    lines, kept = LINE_END.split(joined), LINE_END.split(text)
     for ours, theirs in zip(lines, kept, strict=True):
         assert "".join(ours.split()) == "".join(theirs.split())  # no character is lost
         if not theirs.strip():

@@ -41,7 +41,7 @@ def test_a_table_with_types_and_scores(tmp_path: Path) -> None:
         "Mallory,,Bob,,\n",
     )
     made, skipped = imported(tmp_path / "kg", file)
-    assert made.triples == 2 and "1 empty text" in skipped and "1 bad triple" in skipped
+    assert made.triples == 2 and "1 empty label" in skipped and "1 bad triple" in skipped
     assert told(tmp_path / "kg") == {
         ("Marie Curie", "born in", "Warsaw"),
         ("Bob", "knows", "http://example.org/ann"),

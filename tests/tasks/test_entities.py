@@ -242,6 +242,11 @@ def test_entities_of_any_input(fitted: Path, tmp_path: Path) -> None:
     assert long["windows"] > 5 and long["source_tokens_unread"] == 0
     assert len(long["entities"]) >= 95
     assert long["entities"][-1]["end"] == 50 * (len(text) + 1) - 1
+    (tmp_path / "lines.txt").write_bytes("\r\n".join([text] * 3).encode())
+    [lines] = run(tmp_path / "lines.txt")
+    whole = (tmp_path / "lines.txt").read_bytes().decode()
+    assert all(whole[e["start"] : e["end"]] == e["text"] for e in lines["entities"])
+    assert len(lines["entities"]) > 3 and lines["text"] == whole
     [refused] = run(tmp_path / "long.txt", on_long="refuse")
     assert refused["entities"] == [] and "the model reads 24" in refused["error"]
 

@@ -98,9 +98,10 @@ def test_lines_of_a_file(trained: Path, articles: list[str], tmp_path: Path) -> 
     file = tmp_path / "lines.txt"
     file.write_text("\n".join(articles[:3]), encoding="utf-8")
     assert [row["text"] for row in summarize(trained, file, lines=True)] == articles[:3]
-    file.write_bytes("one\u2028and\x0bmore\r\ntwo\n".encode())  # as other programs count lines
-    rows = summarize(trained, file, lines=True)
-    assert [row["text"] for row in rows] == ["one\u2028and\x0bmore", "two"]
+    for end in ("\n", "\r\n", "\r"):
+        file.write_bytes(f"one\u2028and\x0bmore{end}two{end}".encode())  # as other programs count
+        rows = summarize(trained, file, lines=True)
+        assert [row["text"] for row in rows] == ["one\u2028and\x0bmore", "two"]
 
 
 def test_nothing_to_read_is_said(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

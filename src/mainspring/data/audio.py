@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.data.documents import read_document
+from mainspring.data.documents import read_whole
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData, BadOption, Missing
@@ -74,8 +74,9 @@ def read_recording(path: Path, skipped: SkipLog) -> Iterator[Row]:
     values = {"audio": str(path)}
     partner = path.with_suffix(".txt")
     if partner.is_file():
-        for row in read_document(partner, skipped):
-            values["transcription"] = row.values["text"].strip()
+        text = read_whole(partner, skipped)
+        if text is not None:
+            values["transcription"] = text.strip()
     yield Row(values, str(path), 1)
 
 

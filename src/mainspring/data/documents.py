@@ -14,14 +14,16 @@ LONGEST_LINE = 1 << 20
 
 
 def read_document(path: Path, skipped: SkipLog) -> Iterator[Row]:
-    """The file as one row with the column `text`."""
-    text = read_whole(path, skipped)
+    """The file as one row with the column `text`, its line ends as they are, for offsets count
+    them."""
+    text = read_whole(path, skipped, newline="")
     if text is not None:
         yield Row({"text": text}, str(path), 1)
 
 
 def read_pieces(path: Path, skipped: SkipLog, *, size: int) -> Iterator[Row]:
-    """The file in pieces of at most `size` characters, one row each, in the column `text`."""
+    """The file in pieces of at most `size` characters, one row each, in the column `text`; every
+    line end is `\\n`."""
     with open_text(path) as file:
         # A line may be the whole file: it is read in parts.
         for line, piece in pieces(iter(lambda: file.readline(LONGEST_LINE), ""), size):

@@ -34,7 +34,7 @@ from mainspring.formulations.inputs import common_end, cut_before_end
 from mainspring.formulations.prediction import SHORTEST, Encode, OnText, tokenizer_of, write
 from mainspring.formulations.sequence_to_sequence import end_id, within_limits
 from mainspring.generation.forced import generate_with
-from mainspring.text import SPACELESS_CHARACTER, language_of, sentences
+from mainspring.text import LINE_END, SPACELESS_CHARACTER, language_of, sentences
 
 NAMES = ("{source}", "{target}")
 
@@ -236,10 +236,11 @@ def cut_up(
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in encode(texts)]
 
-    for number, line in enumerate(text.split("\n")):
+    ends = LINE_END.findall(text)
+    for line, end in zip(LINE_END.split(text), [*ends, ""], strict=True):
         body = line.strip()
         at = line.find(body) if body else len(line)
-        add_gap("\n" * (number > 0) + line[:at])
+        add_gap(line[:at])
         spans = sentences(body) if by_sentence else [(0, len(body))] if body else []
         if how.on_long == "split" and spans:
             sizes = count([body[start:end] for start, end in spans])
@@ -258,7 +259,7 @@ def cut_up(
                 gaps[-1] = None
             pieces.append(part)
             gaps.append("")
-        add_gap(line[at + len(body) :])
+        add_gap(line[at + len(body) :] + end)
     if not pieces:
         return Document(("",), ("", gaps[0]))
     return Document(tuple(pieces), tuple(gaps))

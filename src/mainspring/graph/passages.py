@@ -34,7 +34,9 @@ def _parts(text: str) -> list[Span]:
     parts, start = [], 0
     while len(text) - start > PARAGRAPHS:
         window = text[start : start + PARAGRAPHS]
-        ends = (window.rfind(mark) + len(mark) for mark in ("\n\n", "\n", ". ", "。", " "))
+        ends = (
+            window.rfind(mark) + len(mark) for mark in ("\n\n", "\n\r\n", "\n", ". ", "。", " ")
+        )
         cut = next((end for end in ends if end > PARAGRAPHS // 2), PARAGRAPHS)
         parts.append((start, start + cut))
         start += cut

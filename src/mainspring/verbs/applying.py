@@ -24,6 +24,7 @@ from mainspring.formulations import Formulation, Prediction, Values
 from mainspring.tasks import Task
 from mainspring.tasks.reading import by_columns, checked, match
 from mainspring.tasks.settings import remembered
+from mainspring.text import LINE_END
 from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import note_made, row_writer, tell_skipped, told, unwritable
 
@@ -260,7 +261,7 @@ def _source_rows(source: Source, request: Request, skipped: SkipLog) -> Iterator
         lines = (
             Row({"text": line}, row.file, number)
             for row in read_rows(source, skipped)
-            for number, line in enumerate(row.values["text"].removesuffix("\n").split("\n"), 1)
+            for number, line in enumerate(lines_of(row.values["text"]), 1)
         )
         return _checked(lines, request, skipped)
     options = {**remembered(request.use.model, request.task), **request.use.options}
@@ -268,6 +269,12 @@ def _source_rows(source: Source, request: Request, skipped: SkipLog) -> Iterator
     task = replace(whole, fields=whole.inputs, layouts=input_layouts(whole))
     matched = match(task, source, request.named, request.given)
     return checked(task, source, matched, skipped, request.given, pieces=False)
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, as editors count them."""
+    lines = LINE_END.split(text)
+    return lines[:-1] if lines[-1] == "" and len(lines) > 1 else lines
 
 
 def input_layouts(task: Task) -> tuple[schema.Layout, ...]:
