@@ -70,6 +70,19 @@ def test_files_folders_tables_and_strings_in_one_call(
     assert [row["summary"] for row in rows] == alone
 
 
+def test_lists_of_inputs_are_so_many_inputs(trained: Path, articles: list[str]) -> None:
+    rows = mainspring.run(
+        "summarize", articles[:2], (articles[2],), articles[3], model=str(trained)
+    )
+    assert [row["text"] for row in rows] == articles[:4]
+    for wrong in (123, {"text": articles[0]}, [None]):
+        with pytest.raises(BadOption, match="an input must be a text or a path, not "):
+            mainspring.run("summarize", wrong, model=str(trained))
+    for verb in (mainspring.fit, mainspring.evaluate):
+        with pytest.raises(BadOption, match="data must be a text or a path, not list"):
+            verb("summarize", articles, model=str(trained), out=trained.parent / "none")
+
+
 def test_a_column_may_be_named(trained: Path, articles: list[str], tmp_path: Path) -> None:
     file = nano.write_jsonl([{"content": articles[0], "text": "other"}], tmp_path / "rows.jsonl")
     [row] = summarize(trained, file, text="content")

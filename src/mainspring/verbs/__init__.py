@@ -5,7 +5,9 @@ Python, lines for the command line.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsIndex, get_args, get_origin, get_type_hints
 
 from mainspring.errors import BadOption, Range
@@ -40,9 +42,9 @@ RANGES = {
 
 
 def check_values(verb: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """BadOption where an option's value is none of those its annotation lists, out of its range, or
-    not whole where it counts something. The command line checks the first and the last itself; a
-    call from Python comes unchecked."""
+    """BadOption where an option's value is none of those its annotation lists, out of its range,
+    not whole where it counts something, or no path where it is one. The command line checks some of
+    it itself; a call from Python comes unchecked."""
     for name, kind in get_type_hints(verb).items():
         value, kinds = options.get(name), (kind, *get_args(kind))
         if value is None:
@@ -52,7 +54,34 @@ def check_values(verb: Callable[..., Any], options: Mapping[str, Any]) -> None:
         flag = f"--{name.replace('_', '-')}"
         if choices and value not in choices:
             raise BadOption.unknown(flag, str(value), choices)
+        if Path in kinds and not isinstance(value, tuple) and not _is_of(value, kinds):
+            raise BadOption(
+                f"{'data' if name == 'data' else flag} must be a text or a path, not {type(value).__name__}"
+            )
         if int in kinds and not isinstance(value, SupportsIndex):
             raise BadOption(f"{flag} must be a whole number, not {value!r}")
         if name in RANGES:
             RANGES[name].check(flag, value)
+
+
+def _is_of(value: Any, kinds: Sequence[Any]) -> bool:
+    """Whether `value` is a path, or of one of the plain or generic types in `kinds`."""
+    types = tuple(kind for one in kinds if isinstance(kind := get_origin(one) or one, type))
+    return isinstance(value, (os.PathLike, *types))
+
+
+def given_inputs(inputs: Sequence[Any]) -> tuple[str, ...]:
+    """What a verb is to read: texts and paths, lists of them taken apart. BadOption for anything
+    else, as from Python a number or a row may come."""
+    found: list[str] = []
+    for one in inputs:
+        if isinstance(one, list | tuple):
+            found += given_inputs(one)
+        elif isinstance(one, str | os.PathLike):
+            found.append(os.fspath(one))
+        else:
+            raise BadOption(
+                f"an input must be a text or a path, not {type(one).__name__}; rows of several "
+                "columns come in a file (.jsonl, .csv)"
+            )
+    return tuple(found)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mainspring import events
 from mainspring.errors import BadOption
 from mainspring.threads import wait_politely
-from mainspring.verbs import check_values
+from mainspring.verbs import check_values, given_inputs
 from mainspring.verbs.output import tell_skipped
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _request(options: Mapping[str, Any]) -> "Request":
     task = Task("embed", "sentence vectors", (field,), (), output="embedding", best="loss")
     return Request(
         task=task,
-        inputs=tuple(map(str, options["inputs"])),
+        inputs=given_inputs(options["inputs"]),
         use=Use(options["model"], None, {}, "split", options["precision"], options["device"], {}),
         out=None,
         named=named_columns(options),

@@ -12,6 +12,7 @@ from mainspring.graph.extraction import Predict, by_models
 from mainspring.graph.records import Document, Extractor
 from mainspring.graph.vocabulary import digest
 from mainspring.tasks import Task
+from mainspring.verbs import given_inputs
 from mainspring.verbs.applying import Request, input_rows
 from mainspring.verbs.opening import Use, open_for
 
@@ -33,7 +34,7 @@ def request_for(
     task = Task("graph", "a knowledge graph", (field,), (), output="graph", best="loss")
     return Request(
         task=task,
-        inputs=tuple(map(str, docs)),
+        inputs=given_inputs(docs),
         use=use,
         out=None,
         named={} if text is None else {"text": text},

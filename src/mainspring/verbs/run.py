@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mainspring import registry
 from mainspring.events import Answer, emit
 from mainspring.threads import wait_politely
-from mainspring.verbs import check_values
+from mainspring.verbs import check_values, given_inputs
 from mainspring.verbs.output import json_line
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def answers(options: Mapping[str, Any]) -> Iterator[JSON_ROW]:
     inputs, own = task.apart(given)
     request = Request(
         task=task,
-        inputs=tuple(map(str, options["inputs"])),
+        inputs=given_inputs(options["inputs"]),
         use=Use(
             model=model_for(task, options["model"]),
             max_source=options["max_source"],
