@@ -132,6 +132,18 @@ def test_an_unfinished_file_of_others_is_refused(
         embed(encoder, other, **embed_npy)
 
 
+def test_the_users_columns_stay_what_they_are_called(encoder: Path, tmp_path: Path) -> None:
+    row = {"id": "river", "text": "river", "file": "mine", "embedding": "old"}
+    file = nano.write_jsonl([row], tmp_path / "texts.jsonl")
+    embed(encoder, file, out=tmp_path / "v.npy")
+    [kept] = nano.read_jsonl(tmp_path / "v.rows.jsonl")
+    assert (kept["id"], kept["file"], kept["input_file"]) == ("river", str(file), "mine")
+    assert kept["embedding"] == "old" and "text" not in kept
+    embed(encoder, file, out=tmp_path / "v.jsonl")
+    [whole] = nano.read_jsonl(tmp_path / "v.jsonl")
+    assert whole["input_embedding"] == "old" and len(whole["embedding"]) == 32
+
+
 def test_bad_rows_are_listed_and_places_tell_the_rest(encoder: Path, tmp_path: Path) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_bytes(b'{"text": "river"}\n{"text": ""}\n{"text": "caf\xe9"}\n{"text": "bridge"}\n')

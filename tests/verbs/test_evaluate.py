@@ -114,6 +114,14 @@ def test_the_predictions_are_those_of_run(
             assert ours[name] == theirs[name]
 
 
+def test_the_users_columns_are_kept_beside_what_is_added(trained: Path, tmp_path: Path) -> None:
+    rows = [row | {"tokens": ["mine"], "scores": 7} for row in nano.pairs(2)]
+    evaluate(trained, nano.write_jsonl(rows, tmp_path / "rows.jsonl"), out=tmp_path)
+    for written in nano.read_jsonl(tmp_path / "predictions.jsonl"):
+        assert (written["input_tokens"], written["input_scores"]) == (["mine"], 7)
+        assert written["tokens"] > 0 and "rougeL" in written["scores"]
+
+
 def test_the_json_object_has_the_promised_keys(
     scored: tuple[Evaluation, list[dict[str, Any]]],
 ) -> None:

@@ -66,7 +66,8 @@ def test_of_a_cut_answer_only_what_is_left_counts(model: Path, tmp_path: Path) -
 
 
 def test_the_loss_of_plain_texts(model: Path, tmp_path: Path) -> None:
-    data = nano.write_jsonl([{"text": text} for text in TEXTS], tmp_path / "texts.jsonl")
+    rows = [{"text": text, "bytes": "mine"} for text in TEXTS]
+    data = nano.write_jsonl(rows, tmp_path / "texts.jsonl")
     found = evaluate(model, data, out=tmp_path / "out")
     bundle = nano.decoder()
     tokenizer = bundle.tokenizer
@@ -96,6 +97,7 @@ def test_the_loss_of_plain_texts(model: Path, tmp_path: Path) -> None:
     assert found.baseline["unigram"]["loss"] < found.baseline["uniform"]["loss"]
     rows = nano.read_jsonl(tmp_path / "out" / "predictions.jsonl")
     assert [row["text"] for row in rows] == TEXTS
+    assert all(row["input_bytes"] == "mine" and row["bytes"] > 0 for row in rows)
     assert sum(row["nats"] for row in rows) == pytest.approx(total, rel=1e-3)
     assert all(row["loss"] == pytest.approx(row["nats"] / row["tokens"], abs=1e-3) for row in rows)
 

@@ -103,7 +103,7 @@ def test_standard_input_is_one_document_or_lines(
     seen: list[events.Event] = []
     with events.listening(seen.append):
         rows = summarize(trained, *inputs, lines=True)
-    assert [row["text"] for row in rows] == articles[:3]
+    assert [(row["line"], row["text"]) for row in rows] == [*enumerate(articles[:3], 1)]
     assert "1 rows skipped: 1 empty text" in warnings_of(seen)  # the last line is empty
 
 
@@ -115,6 +115,9 @@ def test_lines_of_a_file(trained: Path, articles: list[str], tmp_path: Path) -> 
         file.write_bytes(f"one\u2028and\x0bmore{end}two{end}".encode())  # as other programs count
         rows = summarize(trained, file, lines=True)
         assert [row["text"] for row in rows] == ["one\u2028and\x0bmore", "two"]
+    file.write_text("one\n\n two \none\n")
+    rows = summarize(trained, file, lines=True)
+    assert [(row["line"], row["text"]) for row in rows] == [(1, "one"), (3, " two "), (4, "one")]
 
 
 def test_nothing_to_read_is_said(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

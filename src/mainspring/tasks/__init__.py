@@ -76,8 +76,7 @@ class Task:
     several keys begin so; `instruction` and `cue` are what a decoder-only model is told before and
     behind the text. `metric` is None where the loss itself is the score; `best` is the score that
     picks the best checkpoint. `options` are the task's own. `model` is the checkpoint that serves
-    where the user names none; without one the user must. `adds` are columns of its predictions
-    besides `output`.
+    where the user names none; without one the user must.
     """
 
     name: str
@@ -99,7 +98,6 @@ class Task:
     options: tuple[Option, ...] = ()
     model: str | None = None
     show: Callable[[Any], str] = shown
-    adds: tuple[str, ...] = ()
     variant: "Callable[[Task, Values], Task]" = lambda task, options: task
 
     @property

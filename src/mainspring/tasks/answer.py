@@ -44,8 +44,6 @@ START = Field(
     role="target",
 )
 
-ADDS = ("start", "end", "no_answer_margin", "alternatives")
-
 
 def variant(task: Task, options: Values) -> Task:
     """Where documents are named the question alone is asked for, and the context looked for."""
@@ -60,7 +58,6 @@ def variant(task: Task, options: Values) -> Task:
         values=lambda values: values,
         formulations=(retrieval.SPANS, retrieval.SEQUENCE_TO_SEQUENCE, retrieval.CAUSAL),
         metric=replace(METRIC, baselines={}),
-        adds=(*ADDS, "document", "passage", "similarity"),
     )
 
 
@@ -111,7 +108,6 @@ TASK = Task(
         ),
         Option("index", "folder for the passages and their vectors, kept for later", learnt=False),
     ),
-    adds=ADDS,
     variant=variant,
     model="starter",
 )

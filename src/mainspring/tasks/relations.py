@@ -136,7 +136,6 @@ TASK = Task(
     formulations=tuple(formulation for form in FORMS.values() for formulation in form),
     by_columns=by_columns,
     output="relations",
-    adds=("plain_text",),
     best="micro_f1",
     metric=METRIC,
     limits=Limits(256, 128),

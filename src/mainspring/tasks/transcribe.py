@@ -60,5 +60,4 @@ TASK = Task(
             learnt=False,
         ),
     ),
-    adds=("language", "seconds", "segments"),
 )

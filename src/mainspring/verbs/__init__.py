@@ -55,9 +55,8 @@ def check_values(verb: Callable[..., Any], options: Mapping[str, Any]) -> None:
         if choices and value not in choices:
             raise BadOption.unknown(flag, str(value), choices)
         if Path in kinds and not isinstance(value, tuple) and not _is_of(value, kinds):
-            raise BadOption(
-                f"{'data' if name == 'data' else flag} must be a text or a path, not {type(value).__name__}"
-            )
+            what = "data" if name == "data" else flag
+            raise BadOption(f"{what} must be a text or a path, not {type(value).__name__}")
         if int in kinds and not isinstance(value, SupportsIndex):
             raise BadOption(f"{flag} must be a whole number, not {value!r}")
         if name in RANGES:

@@ -26,7 +26,15 @@ from mainspring.tasks.reading import by_columns, checked, match
 from mainspring.tasks.settings import remembered
 from mainspring.text import LINE_END
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import note_made, row_writer, tell_skipped, told, unwritable
+from mainspring.verbs.output import (
+    holds,
+    joined,
+    note_made,
+    row_writer,
+    tell_skipped,
+    told,
+    unwritable,
+)
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 
@@ -58,7 +66,7 @@ def apply(request: Request) -> Iterator[tuple[Values, str]]:
             single = len(request.inputs) <= 1 and not request.lines
             yield from _predictions(task, opened, rows, total, single)
         else:
-            with out.writing(rows, task) as (rest, write):
+            with out.writing(rows) as (rest, write):
                 left = None if total is None else total - out.count
                 for row, answer in _predictions(task, opened, rest, left, False):
                     write(row)
@@ -99,7 +107,7 @@ def _predictions(
         unfinished += opened.how.constraint is not None and prediction.stop == "length"
         row = next(for_output).row
         added = added_columns(task, opened.formulation, prediction)
-        yield kept_columns(task, row) | added, task.show(prediction.value)
+        yield joined(row.values, added), task.show(prediction.value)
     if on_text is None:
         events.emit(events.Progress(task.name, count, count, "rows"))
     if counts:
@@ -130,15 +138,6 @@ def added_columns(task: Task, formulation: Formulation, prediction: Prediction) 
         "windows": prediction.windows,
     }
     return added if prediction.error is None else {**added, "error": prediction.error}
-
-
-ADDED = ("stop", "tokens", "source_tokens_unread", "windows", "error", "score", "scores")
-
-
-def kept_columns(task: Task, row: Row) -> Values:
-    """The input's own columns; one that has the name of an added column is kept aside."""
-    added = (task.output, *ADDED, *task.adds)
-    return {f"input_{k}" if k in added else k: value for k, value in row.values.items()}
 
 
 # -- inputs ----------------------------------------------------------------------------------------
@@ -251,7 +250,8 @@ def _stdin_rows(lines: bool) -> Iterator[Row]:
     stream = sys.stdin
     if lines:
         for number, line in enumerate(stream, 1):
-            yield Row({"text": line.rstrip("\n")}, "standard input", number)
+            values = {"line": number, "text": line.rstrip("\n")}
+            yield Row(values, "standard input", number)
     else:
         yield Row({"text": stream.read()}, "standard input", 1)
 
@@ -259,7 +259,7 @@ def _stdin_rows(lines: bool) -> Iterator[Row]:
 def _source_rows(source: Source, request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
     if source.kind == "text" and request.lines:
         lines = (
-            Row({"text": line}, row.file, number)
+            Row({"line": number, "text": line}, row.file, number)
             for row in read_rows(source, skipped)
             for number, line in enumerate(lines_of(row.values["text"]), 1)
         )
@@ -304,43 +304,40 @@ class Output:
         self.part = file.with_name(file.name + ".part")
         self.skipped = file.with_name(file.stem + ".skipped.jsonl")
 
-    def resume(self) -> list[Values]:
+    def resume(self) -> Iterator[Values]:
         """The whole rows of an unfinished part; a half-written last line is dropped."""
-        rows: list[Values] = []
         if not self.part.exists():
-            return rows
+            return
         whole = 0
         with self.part.open("rb") as stream:
             for line in stream:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    rows.append(json.loads(line))
+                    yield json.loads(line)
                 except ValueError:
                     raise BadData("not a file of predictions", file=self.part) from None
                 whole += len(line)
         os.truncate(self.part, whole)
-        return rows
 
     @contextmanager
     def writing(
-        self, rows: Iterator[schema.Example], task: Task
+        self, rows: Iterator[schema.Example]
     ) -> Iterator[tuple[Iterator[schema.Example], Callable[[Values], None]]]:
         """(the rows still to be done, a function that writes one)."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.note = note_made(self.file, self.part, self.made)
-        done = self.resume()
-        for number, before in enumerate(done, 1):
+        for number, before in enumerate(self.resume(), 1):
             row = next(rows, None)
-            if row is None or not _same(before, kept_columns(task, row.row)):
+            if row is None or not holds(before, row.row.values):
                 raise BadData(
                     "this unfinished output belongs to other inputs; remove it or name another",
                     file=self.part,
                     line=number,
                 )
-        if done:
-            events.note(f"{self.part}: going on after {len(done)} rows")
-        self.count = len(done)
+            self.count = number
+        if self.count:
+            events.note(f"{self.part}: going on after {self.count} rows")
         with row_writer(self.part, "ab") as append:
 
             def write(row: Values) -> None:
@@ -385,12 +382,3 @@ class Output:
 def _cell(value: Any) -> Any:
     """A value as a table's cell: lists and objects as JSON, which our own readers read back."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
-
-
-def _same(written: Values, columns: Values) -> bool:
-    """Whether a row that was read back holds these columns, as JSON: a NaN equals no other."""
-
-    def text(value: Any) -> str:
-        return json.dumps(value, default=str)
-
-    return all(text(written.get(name)) == text(value) for name, value in columns.items())

@@ -13,7 +13,7 @@ from mainspring import events
 from mainspring.errors import BadOption
 from mainspring.threads import wait_politely
 from mainspring.verbs import check_values, given_inputs
-from mainspring.verbs.output import tell_skipped
+from mainspring.verbs.output import joined, tell_skipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,7 +123,7 @@ def command(*args: Any, **kwargs: Any) -> Vectors:
     bound.apply_defaults()
 
     def tell(example: "Example", made: "Embedded") -> None:
-        row = {**example.row.values, "embedding": made.vector.tolist()}
+        row = joined(example.row.values, {"embedding": made.vector.tolist()})
         events.emit(events.Answer(row, json.dumps(row["embedding"])))
 
     return _embedded(bound.arguments, tell)
@@ -138,7 +138,7 @@ def _embedded(options: Mapping[str, Any], keep: Any) -> Vectors:
     wait_politely()
     from mainspring.data.rows import reading_as
     from mainspring.data.skipped import SkipLog
-    from mainspring.verbs.applying import Output, count_inputs, input_rows, kept_columns
+    from mainspring.verbs.applying import Output, count_inputs, input_rows
     from mainspring.verbs.vectors import VectorFile
 
     listed = None if out is None else out.with_name(out.stem + ".skipped.jsonl")
@@ -158,17 +158,17 @@ def _embedded(options: Mapping[str, Any], keep: Any) -> Vectors:
                 keep(example, made)
         elif out.suffix == ".npy":
             file = VectorFile(out, model.width, made_as)
-            with file.writing(rows, "text") as (rest, write):
+            columns = tuple(request.named.values()) or request.task.text.accepted
+            with file.writing(rows, "text", columns) as (rest, write):
                 for example, made in pass_on(rest, total, file.count):
                     write(example, made.vector)
             file.finish()
             pass_on.count = file.count
         else:
             lines = Output(out, made_as)
-            with lines.writing(rows, request.task) as (rest, write_row):
+            with lines.writing(rows) as (rest, write_row):
                 for example, made in pass_on(rest, total, lines.count):
-                    kept = kept_columns(request.task, example.row)
-                    write_row({**kept, "embedding": made.vector.tolist()})
+                    write_row(joined(example.row.values, {"embedding": made.vector.tolist()}))
             lines.finish()
             pass_on.count = lines.count
     return pass_on.result(out)

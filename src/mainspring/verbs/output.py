@@ -32,6 +32,33 @@ def tell_skipped(skipped: "SkipLog") -> None:
         events.warn(f"put right: {skipped.mendings()}{listed}")
 
 
+def joined(row: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the user's with the columns that are added to it. One of its own that is called as
+    an added one is kept, as `input_…`."""
+    kept: dict[str, Any] = {}
+    for name, value in row.items():
+        while name in added or name in kept:
+            name = f"input_{name}"
+        kept[name] = value
+    return {**kept, **added}
+
+
+def holds(written: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether `written`, read back from JSON, is `joined` of this row: a NaN equals no other."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, default=str)
+
+    def is_there(name: str, value: Any) -> bool:
+        while name in written:
+            if text(written[name]) == text(value):
+                return True
+            name = f"input_{name}"
+        return False
+
+    return all(is_there(name, value) for name, value in row.items())
+
+
 def json_line(result: "DataclassInstance") -> str:
     """What a verb returns, as one JSON object. The exit code is the process's own to tell."""
     shown = {name: value for name, value in asdict(result).items() if name != "exit_code"}

@@ -30,7 +30,7 @@ from mainspring.tasks import Task
 from mainspring.tasks.reading import checked, count, match
 from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import row_writer, tell_skipped
+from mainspring.verbs.output import joined, row_writer, tell_skipped
 
 AT_ONCE = 64  # rows
 PROMPT, SAMPLE = 32, 96  # tokens
@@ -151,7 +151,7 @@ def surprised(
                 kept.rows.append(row)
                 kept.labels.append(labels)
                 if write is not None:
-                    write({**example.row.values, **row, **rounded(combine({**row, ROWS: 1}))})
+                    write(joined(example.row.values, row | rounded(combine({**row, ROWS: 1}))))
             show(len(kept.rows))
     if not kept.rows:
         raise BadData("in none of the rows there is anything to predict")

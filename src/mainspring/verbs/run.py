@@ -54,8 +54,8 @@ def run(
 ) -> list[JSON_ROW]:
     """Apply a model to inputs.
 
-    Each prediction keeps the columns of its input and adds the answer (`summary`), what goes with
-    it (for generated text `stop`, which is "eos", "length" or "stop", and `tokens`),
+    Each prediction keeps the columns of its input (as `input_…` those that are called as an added
+    one) and adds the answer (`summary`), what goes with it (for generated text `stop`, which is "eos", "length" or "stop", and `tokens`),
     `source_tokens_unread` and `windows`. A row that the model refuses says why under `error`; where
     it refuses all, or none can be read, the exit code is 2.
 
@@ -78,7 +78,7 @@ def run(
     encoding
         Of text files that are not UTF-8 and have no mark of their own: gb18030, cp1252.
     lines
-        Each line of a text file or of standard input is an input of its own.
+        Each line of a text file or of standard input is an input of its own, told by its `line`.
     on_long
         Inputs longer than the model reads: summarized in windows and joined, cut, or refused.
     max_source

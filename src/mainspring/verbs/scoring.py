@@ -24,7 +24,7 @@ from mainspring.tasks.reading import Matched, by_columns, checked, count, match
 from mainspring.tasks.settings import remembered
 from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import row_writer, tell_skipped
+from mainspring.verbs.output import joined, row_writer, tell_skipped
 
 CHOOSE_KIND_FROM = 200  # rows
 
@@ -195,17 +195,16 @@ def _scored(
                 if guess is not None:
                     rows += metric.score_rows([guess], [reference], kind)
             if write is not None:
-                row = {
-                    **example.row.values,
+                added = {
                     f"predicted_{task.output}": prediction.value,
                     **prediction.details,
                     "source_tokens_unread": prediction.source_tokens_unread,
                 }
                 if opened.formulation.generates:
-                    row |= {"stop": prediction.stop, "tokens": prediction.tokens}
+                    added |= {"stop": prediction.stop, "tokens": prediction.tokens}
                 if metric.combine is None:  # a row has scores of its own
-                    row["scores"] = rounded(found)
-                write(row)
+                    added["scores"] = rounded(found)
+                write(joined(example.row.values, added))
     tally.seconds = time.perf_counter() - started
     count = len(tally.rows)
     events.emit(events.Progress(f"evaluating {opened.name}", count, count, "rows"))

@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mainspring import events
 from mainspring.data.schema import Example
 from mainspring.errors import BadData, BadOption
 from mainspring.formulations.embedding import Vector
-from mainspring.verbs.output import note_made, row_writer, unwritable
+from mainspring.verbs.output import joined, note_made, row_writer, unwritable
 
 
 class VectorFile:
@@ -42,9 +43,10 @@ class VectorFile:
 
     @contextmanager
     def writing(
-        self, examples: Iterator[Example], text: str
+        self, examples: Iterator[Example], text: str, columns: Sequence[str]
     ) -> Iterator[tuple[Iterator[Example], Callable[[Example, Vector], None]]]:
-        """(the rows still to be done, a function that writes one); `text` is the field embedded."""
+        """(the rows still to be done, a function that writes one); `text` is the field embedded,
+        and `columns` the names that its column may have, which is not written."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         if not (self.part.exists() and self.how.exists()):
             self.part.unlink(missing_ok=True)
@@ -69,13 +71,15 @@ class VectorFile:
 
             def write(example: Example, vector: Vector) -> None:
                 row = example.row
-                others = {k: v for k, v in row.values.items() if v != example.values[text]}
                 place = {"file": row.file, "line": row.line, "hash": _hash(example.values[text])}
                 try:
                     stream.write(np.ascontiguousarray(vector, dtype="<f4").data)
                 except OSError as error:
                     raise unwritable(self.part, error) from error
-                write_row({**place, **others, **place})
+                others = dict(row.values)
+                if column := _column(row.values, columns, example.values[text]):
+                    del others[column]
+                write_row(joined(others, place))
                 self.count += 1
 
             try:
@@ -91,17 +95,15 @@ class VectorFile:
             return
         size = 4 * self.width
         vectors = self.part.stat().st_size // size
-        rows: list[dict[str, Any]] = []
-        whole = 0
+        count = whole = 0
         with self.rows_part.open("rb") as lines:
-            for line in lines:
-                if not line.endswith(b"\n") or len(rows) == vectors:
+            for line in islice(lines, vectors):
+                if not line.endswith(b"\n"):
                     break
-                rows.append({"hash": json.loads(line)["hash"]})
-                whole += len(line)
-        os.truncate(self.part, len(rows) * size)
+                yield json.loads(line)
+                count, whole = count + 1, whole + len(line)
+        os.truncate(self.part, count * size)
         os.truncate(self.rows_part, whole)
-        yield from rows
 
     def finish(self) -> None:
         """Puts both files in their places."""
@@ -118,6 +120,12 @@ class VectorFile:
         self.rows_part.replace(self.rows)
         self.part.unlink()
         self.how.unlink()
+
+
+def _column(row: Mapping[str, Any], columns: Sequence[str], text: str) -> str | None:
+    """The column of a row that holds the text, under the first of these names that does."""
+    known = {name.strip().casefold(): name for name in row if row[name] == text}
+    return next((known[name.casefold()] for name in columns if name.casefold() in known), None)
 
 
 def _hash(text: str) -> str:
