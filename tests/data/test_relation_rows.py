@@ -57,6 +57,31 @@ def test_head_and_tail(spans: dict) -> None:
     assert typed["pairs"][0][0]["label"] == "PER"
 
 
+def test_entities_are_called_by_their_ids_where_all_are() -> None:
+    text = "Tom saw Ann in Paris"
+    places = ((0, 3), (8, 11), (15, 20))
+
+    def read(ids: tuple, head: object, tail: object, names=("head", "tail")) -> list:
+        entities = [{"id": i, "start": a, "end": b} for i, (a, b) in zip(ids, places, strict=True)]
+        one = {names[0]: head, names[1]: tail, "type": "saw"}
+        return triples(
+            relation_values({"text": text, "entities": entities, "relations": [dict(one)]})
+        )
+
+    assert read((1, 2, 3), 1, 2) == [("Tom", "saw", "Ann")]
+    assert read((10, 11, 1), 10, 1, ("head_id", "tail_id")) == [("Tom", "saw", "Paris")]
+    assert read(("1", "2", "3"), "1", "3") == [("Tom", "saw", "Paris")]
+    assert read(("x", "y", "z"), 0, 2) == read((1, 2, 3), 0, 2) == [("Tom", "saw", "Paris")]
+    with pytest.raises(Flaw, match="unknown entity"):
+        read((10, 11, 12), 10, 5)
+
+
+def test_a_span_may_be_written_with_a_dash() -> None:
+    row = {"text": TEXT, "head": "child", "tail": "cradle", "relations": IN}
+    found = relation_values({**row, "head_span": "4-9", "tail_span": "21–27"})
+    assert found["pairs"] == [(CHILD, CRADLE)]
+
+
 def test_words_are_looked_for_as_words_and_apart_from_each_other() -> None:
     found = relation_values({"text": "cartoon car", "head": "car", "tail": "cartoon"})
     assert [end["start"] for end in found["pairs"][0]] == [8, 0]

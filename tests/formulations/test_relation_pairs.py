@@ -12,7 +12,7 @@ from mainspring import events
 from mainspring.checkpoints.growing import with_tokens
 from mainspring.checkpoints.heads import with_head
 from mainspring.data.relations import relation_values
-from mainspring.errors import BadData
+from mainspring.errors import BadData, BadOption
 from mainspring.formulations import Inference, Limits, Setup, classification
 from mainspring.formulations import relation_pairs as form
 from mainspring.training.rows import EncodedRows
@@ -203,6 +203,19 @@ def test_the_cut_of_a_long_text_is_told() -> None:
     row = relation_values({"text": text, "entities": ends})
     [found] = predictions([row])
     assert found.source_tokens_unread == found.source_tokens - 40 > 0
+
+
+def test_long_texts_may_be_refused() -> None:
+    ends = [{"start": 0, "end": 4}, {"start": 200, "end": 204}]
+    long = relation_values({"text": "film " * 40 + "room", "entities": ends})
+    refused, read = predictions([long, ROWS[0]], on_long="refuse")
+    assert refused.value == [] and "the model reads 40" in refused.error
+    assert refused.source_tokens_unread == refused.source_tokens > 40 and read.error is None
+
+
+def test_nothing_is_put_before_a_text_of_pairs() -> None:
+    with pytest.raises(BadOption, match="--prefix"):
+        form.learn(ROWS, replace(SETUP, prefix="read: "))
 
 
 def test_a_new_type_is_read_as_none() -> None:

@@ -165,7 +165,23 @@ def test_without_matplotlib_there_is_no_picture(tmp_path: Path, monkeypatch) -> 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["confusion.csv", "labels.csv"]
 
 
-def test_many_labels_are_drawn_without_counts(tmp_path: Path) -> None:
-    labels = [f"label ${n}_{{x" for n in range(60)]
-    table = METRIC.report([(label, 0.5) for label in labels], labels, labels, tmp_path)
-    assert len(table["labels"]) == 60 and (tmp_path / "confusion.png").stat().st_size > 1000
+@pytest.mark.parametrize(("count", "pixels"), [(60, 3375), (300, 6000)])
+def test_many_labels_are_drawn_without_counts(tmp_path: Path, count: int, pixels: int) -> None:
+    from matplotlib.image import imread
+
+    labels = [f"label ${n}_{{x" for n in range(count)]
+    told: list[events.Event] = []
+    with events.listening(told.append):
+        table = METRIC.report([(label, 0.5) for label in labels], labels, labels, tmp_path)
+    assert len(table["labels"]) == count
+    assert imread(tmp_path / "confusion.png").shape[:2] == (pixels, pixels)
+    notes = [event.text for event in told if isinstance(event, events.Note)]
+    assert notes == ["confusion.png counts its 300 labels as confusion.csv orders them"] * (
+        count > 100
+    )
+
+
+def test_a_model_of_several_labels_on_rows_of_one_has_no_matrix(tmp_path: Path) -> None:
+    found = METRIC.report([(["a", "b"], None), ([], None)], ["a", "b"], ["a", "b"], tmp_path)
+    assert found["labels"]["a"]["recall"] == 100
+    assert [file.name for file in tmp_path.iterdir()] == ["labels.csv"]

@@ -80,10 +80,11 @@ def test_written_triples_are_compared_by_their_words() -> None:
     assert scores([moved], [reference])["micro_f1"] == 0  # the same words in another place
 
 
-def test_a_triple_counts_as_often_as_it_stands() -> None:
-    twice = [triple("a", "r", "b")] * 2
-    found = scores([twice], [[triple("a", "r", "b"), triple("c", "r", "d")]])
-    assert (found["precision"], found["recall"]) == (50, 50)
+def test_a_triple_that_stands_twice_counts_once() -> None:
+    once, other = triple("a", "r", "b"), triple("c", "r", "d")
+    found = scores([[once, once]], [[once, other]])
+    assert (found["precision"], found["recall"]) == (100, 50)
+    assert scores([[once]], [[once, once]])["micro_f1"] == 100
 
 
 def test_the_majority_relation() -> None:

@@ -32,7 +32,10 @@ NONE = frozenset(
     ("other", "no relation", "norelation", "unknown", "na", "n/a", "none", "null", "nil", "无关系")
 )
 TYPE = ("type", "relation", "label", "predicate", "relation_type", "r")
-ENDS = ("head", "h", "subject", "from", "e1"), ("tail", "t", "object", "to", "e2")
+ENDS = (
+    ("head", "h", "subject", "from", "e1", "head_id"),
+    ("tail", "t", "object", "to", "e2", "tail_id"),
+)
 TRIPLET, SUBJECT, OBJECT = MARKS = ("<triplet>", "<subj>", "<obj>")
 MARKED = re.compile(r"</?e[12]>")
 
@@ -154,7 +157,7 @@ def _span(span: Any) -> tuple[Any, Any]:
     if isinstance(span, Mapping):
         return _part(span, START), _part(span, END)
     if isinstance(span, str):
-        span = [int(number) for number in re.findall(r"-?\d+", span)]
+        span = [int(number) for number in re.findall(r"(?<!\d)-?\d+", span)]
     if not isinstance(span, Sequence) or len(span) != 2:
         raise Flaw("wrong type", f"a span must be [start, end], not {span!r}")
     return span[0], span[1]
@@ -203,14 +206,15 @@ def _with_relations(values: Values, given: Sequence[Any], none: str | None) -> V
     """Entities checked, pairs of all of them, relations between them."""
     text, found = values["text"], values.pop("entities", None)
     entities = [_entity(text, one) for one in found or ()]
-    known: dict[Any, Entity] = {}
-    for number, (one, checked) in enumerate(zip(found or (), entities, strict=True)):
-        known[number] = checked
-        known |= {one[key]: checked for key in ("id", "name") if isinstance(one.get(key), str)}
+    given = [
+        dict(zip(("head", "type", "tail"), one, strict=True))
+        if isinstance(one, list | tuple) and len(one) == 3
+        else one
+        for one in given
+    ]
+    known = _known(found or (), entities, [_part(one, names) for one in given for names in ENDS])
     relations = []
     for one in given:
-        if isinstance(one, list | tuple) and len(one) == 3:
-            one = dict(zip(("head", "type", "tail"), one, strict=True))
         name = _part(one, TYPE)
         if not isinstance(name, str) or not name.strip():
             raise Flaw("wrong type", f"a relation needs a type, not {one}")
@@ -225,6 +229,22 @@ def _with_relations(values: Values, given: Sequence[Any], none: str | None) -> V
         found = entities = list(placed.values())
     made = {**values, "pairs": related_pairs(entities)} if found is not None else dict(values)
     return {**made, "relations": relations} if "relations" in values else made
+
+
+def _known(
+    given: Sequence[Mapping[str, Any]], entities: Sequence[Entity], asked: Sequence[Any]
+) -> dict[Any, Entity]:
+    """The entities by what relations may call them: names and ids, and numbers, which count them
+    from 0 unless all that are `asked` for are ids."""
+    known: dict[Any, Entity] = {}
+    for one, checked in zip(given, entities, strict=True):
+        known |= {
+            one[key]: checked for key in ("id", "name") if isinstance(one.get(key), str | int)
+        }
+    numbers = {one for one in asked if isinstance(one, int)}
+    if not numbers <= known.keys():
+        known |= dict(enumerate(entities))
+    return known
 
 
 def _entity(text: str, given: Mapping[str, Any]) -> Entity:

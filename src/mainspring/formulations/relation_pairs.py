@@ -18,7 +18,7 @@ from mainspring import events
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.data.relations import Entity, relation_values
-from mainspring.errors import BadData
+from mainspring.errors import BadData, BadOption
 from mainspring.formulations import (
     EncodedRow,
     Formulation,
@@ -30,6 +30,7 @@ from mainspring.formulations import (
     classification,
 )
 from mainspring.formulations.classification import Reading
+from mainspring.formulations.inputs import too_long
 from mainspring.formulations.prediction import tokenizer_of
 
 NONE = "no_relation"
@@ -114,6 +115,8 @@ def _places(pair: Pair) -> tuple[int, ...]:
 
 def learn(rows: Iterable[Values], setup: Setup) -> Setup:
     """The relations there are, and the types of the entities."""
+    if setup.prefix:
+        raise BadOption("--prefix: pairs of entities are read with nothing before their text")
     types: set[str] = set()
 
     def labels() -> Iterator[Values]:
@@ -196,8 +199,9 @@ def predict(
                 yield {"text": marked(row["text"], pair, types)}
 
     def read(chunk: Sequence[Values]) -> list[Reading]:
-        examples = _encode_marked(chunk, tokenizer, setup)
-        return [Reading([e], len(e.source) + e.source_lost, e.source_lost) for e in examples]
+        return [
+            _reading(example, setup, how) for example in _encode_marked(chunk, tokenizer, setup)
+        ]
 
     done, found = 0, []
     for reading in classification.score(bundle, flat(), setup, how, lambda done: None, read):
@@ -211,6 +215,14 @@ def predict(
             on_done(done)
     while waiting:
         yield _answer(waiting.popleft(), [])
+
+
+def _reading(example: EncodedRow, setup: Setup, how: Inference) -> Reading:
+    """The surroundings of a pair, or nothing where texts that are too long are refused."""
+    size = len(example.source) + example.source_lost
+    if example.source_lost and how.on_long == "refuse":
+        return Reading([], size, size, too_long(size, setup.limits.source))
+    return Reading([example], size, example.source_lost)
 
 
 @dataclass(frozen=True)
@@ -233,6 +245,9 @@ def _answer(asked: Asked, found: Sequence[Prediction]) -> Prediction:
     """What is said of one row, from what was said of its pairs."""
     if asked.pairs is None:
         return Prediction([], windows=0, error=UNPAIRED)
+    refused = next((one for one in found if one.error is not None), None)
+    if refused is not None:
+        return replace(refused, value=[])
     relations = [
         {"head": head, "type": one.value, "tail": tail, "score": one.details["score"]}
         for (head, tail), one in zip(asked.pairs, found, strict=True)

@@ -10,6 +10,7 @@ All follow from counts per row, so that intervals and paired tests can be had; t
 of scikit-learn is tested. A label that nobody gave and nobody predicted counts in no mean.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,8 @@ def judged(value: Any, details: Mapping[str, Any]) -> tuple[Any, float | None]:
 
 
 def counted(kind: str, label: object) -> str:
-    return f"{kind}{MARK}{label}"
+    """The name of a statistic, one string for all the rows that have it."""
+    return sys.intern(f"{kind}{MARK}{label}")
 
 
 def score_rows(
@@ -168,8 +170,10 @@ def report(
         if choose_kind(references) == ONE:
             from mainspring.metrics.confusion import write_confusion
 
+            found = [value for value, _ in predictions]
             names = list(dict.fromkeys([*labels, *references]))
-            write_confusion([value for value, _ in predictions], references, names, out)
+            if choose_kind(found) == ONE:  # a model of several labels has no confusion of two
+                write_confusion(found, references, names, out)
     return {"labels": table}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mainspring import events
 
 WRITTEN_IN = 25  # labels up to which the counts stand in the picture's cells
+NAMED, LARGEST = 100, 40.0  # labels up to which the axes name them; inches of a side at most
 # Families that have more than Latin letters, as they are called on the systems that have them.
 WIDE_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei"),
@@ -42,14 +43,17 @@ def _draw(matrix: Sequence[Sequence[int]], labels: Sequence[str], file: Path) ->
 
     table = np.array(matrix, dtype=np.float64)
     shares = table / np.maximum(1, table.sum(1, keepdims=True))
-    side = max(4.0, 1.5 + 0.35 * len(labels))
+    side = min(max(4.0, 1.5 + 0.35 * len(labels)), LARGEST)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names, font = _drawable(labels)
     places = range(len(labels))
-    axes.set_xticks(places, names, rotation=90, fontfamily=font)
-    axes.set_yticks(places, names, fontfamily=font)
+    if len(labels) <= NAMED:
+        names, font = _drawable(labels)
+        axes.set_xticks(places, names, rotation=90, fontfamily=font)
+        axes.set_yticks(places, names, fontfamily=font)
+    else:
+        events.note(f"confusion.png counts its {len(labels)} labels as confusion.csv orders them")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(labels) <= WRITTEN_IN:

@@ -137,8 +137,13 @@ def _table(rows: Rows, count: int) -> tuple[list[str], np.ndarray]:
     if not rows:
         raise BadOption("an interval needs at least one row")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    values = [[*(row.get(name, 0.0) for name in names), count] for row in rows]
-    return [*names, ROWS], np.array(values, dtype=np.float64)
+    places = {name: place for place, name in enumerate(names)}
+    table = np.zeros((len(rows), len(names) + 1))
+    table[:, -1] = count
+    for values, row in zip(table, rows, strict=True):
+        for name, value in row.items():
+            values[places[name]] = value
+    return [*names, ROWS], table
 
 
 def _resampled_means(table: np.ndarray, seed: int, resamples: int) -> np.ndarray:

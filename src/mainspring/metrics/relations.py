@@ -11,7 +11,6 @@ no-relation class has no score of its own.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -45,17 +44,18 @@ def relation_name(name: str) -> str:
 def score_rows(
     predictions: Sequence[Sequence[Relation]], references: Sequence[Sequence[Relation]], kind: str
 ) -> list[Statistics]:
-    """How many triples of each relation are predicted, true and both, in each row."""
+    """How many triples of each relation are predicted, true and both, in each row; one that is
+    written twice counts once."""
     del kind
     rows = []
     for predicted, true in zip(predictions, references, strict=True):
         by_place = all(isinstance(one["head"], Mapping) for one in (*predicted, *true))
-        found, wanted = (Counter(_key(one, by_place) for one in side) for side in (predicted, true))
+        found, wanted = ({_key(one, by_place) for one in side} for side in (predicted, true))
         row: Statistics = {}
         for what, triples in ((TRUE, wanted), (PREDICTED, found), (BOTH, found & wanted)):
-            for triple, count in triples.items():
-                name = counted(what, relation_name(triple[1]))
-                row[name] = row.get(name, 0.0) + count
+            for _, relation, _ in triples:
+                name = counted(what, relation_name(relation))
+                row[name] = row.get(name, 0.0) + 1
         rows.append(row)
     return rows
 

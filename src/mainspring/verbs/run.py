@@ -56,8 +56,9 @@ def run(
 
     Each prediction keeps the columns of its input (as `input_…` those that are called as an added
     one) and adds the answer (`summary`), what goes with it (for generated text `stop`, which is
-    "eos", "length" or "stop", and `tokens`), `source_tokens_unread` and `windows`. A row that the model refuses says why under `error`; where
-    it refuses all, or none can be read, the exit code is 2.
+    "eos", "length" or "stop", and `tokens`), `source_tokens_unread` and `windows`. A row that the
+    model refuses says why under `error`; where it refuses all, or none can be read, the exit code
+    is 2.
 
     Parameters
     ----------
