@@ -118,6 +118,14 @@ def test_texts_and_tables_of_all_kinds_are_answered(folder: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_model_of_another_task_is_no_model_of_this(folder: Path) -> None:
+    for verb in (mainspring.run, mainspring.evaluate):
+        with pytest.raises(Mismatch, match="was taught `relations` and cannot do `classify`"):
+            data = nano.write_jsonl([{"text": "a", "label": "b"}], folder / "labels.jsonl")
+            verb("classify", data, model=str(folder / "model"))
+
+
 def test_the_contract_of_a_task_is_kept() -> None:
     check_task("relations", sentences(20), from_scratch="bert-nano", tokenizer="byte-bpe")
 

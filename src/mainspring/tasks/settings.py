@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mainspring import events
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.errors import BadOption, BadWeights, Mismatch
 from mainspring.formulations import Limits, Setup
@@ -53,6 +54,18 @@ def setup_of(bundle: Bundle, task: Task) -> Setup:
     keys = {key for formulation in task.formulations for key in formulation.config_keys}
     kept = {key: bundle.config[key] for key in keys if bundle.config.get(key) is not None}
     return Setup(limits, prefix, labels=_labels(bundle), options={**task.defaults, **kept})
+
+
+def check_taught(bundle: Bundle, task: Task, name: str, *, by_head: bool) -> None:
+    """What is said of the model `name` where `fit` taught it another task: Mismatch where a head
+    answers, whose labels are that task's; else a note."""
+    data = bundle.extra_files.get(FILE)
+    taught = None if data is None else json.loads(data)["task"]
+    if taught in (None, task.name):
+        return
+    if by_head:
+        raise Mismatch(f"{name} was taught `{taught}` and cannot do `{task.name}`")
+    events.note(f"{name} was taught `{taught}`, not `{task.name}`")
 
 
 def remembered(model: str, task: Task) -> dict[str, Any]:

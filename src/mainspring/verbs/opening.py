@@ -22,7 +22,7 @@ from mainspring.formulations import (
 from mainspring.formulations.prediction import generation_options, tokenizer_of
 from mainspring.generation.constrained import Constraint
 from mainspring.tasks import Task, choose_formulation
-from mainspring.tasks.settings import check_source, setup_of
+from mainspring.tasks.settings import check_source, check_taught, setup_of
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
@@ -91,6 +91,7 @@ def open_for(task: Task, use: Use) -> Opened:
         )
     check_source(use.max_source, bundle.spec)
     found = setup_of(bundle, task)
+    check_taught(bundle, task, use.model, by_head=formulation.head is not None)
     setup = replace(
         found,
         limits=Limits(use.max_source or found.limits.source, found.limits.target),
