@@ -82,6 +82,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+def test_labels_that_only_the_validation_rows_have_are_told(folder: Path, tmp_path: Path) -> None:
+    odd = {"id": 9, "review": "the film", "category": "odd"}
+    told: list[events.Event] = []
+    with events.listening(told.append):
+        some = table([*reviews(9), odd, odd], tmp_path / "some.csv")
+        fit(folder / "train.csv", tmp_path / "a", steps=1, valid=str(some))
+    warnings = [event.text for event in told if isinstance(event, events.Warn)]
+    assert "labels that the model does not know count as wrong: `odd` (2)" in warnings
+    only = table([odd], tmp_path / "only.csv")
+    with pytest.raises(BadData, match=r"only\.csv: none of the 1 validation rows has a label"):
+        fit(folder / "train.csv", tmp_path / "b", steps=1, valid=str(only))
+
+
+@pytest.mark.slow
 def test_it_learns_and_beats_the_majority(folder: Path, tmp_path: Path) -> None:
     told: list[events.Event] = []
     odd = table(

@@ -56,7 +56,7 @@ def score_rows(
     rows = []
     for prediction, reference in zip(predictions, references, strict=True):
         value, score = prediction if isinstance(prediction, tuple) else (prediction, None)
-        found, true = _labels(value), _labels(reference)
+        found, true = labels_of(value), labels_of(reference)
         row: Statistics = {"exact": float(set(found) == set(true))}
         for name, labels in (
             (TRUE, true),
@@ -71,7 +71,8 @@ def score_rows(
     return rows
 
 
-def _labels(value: Any) -> list[str]:
+def labels_of(value: Any) -> list[str]:
+    """The labels of a row that has one, as a text, or several, as a list."""
     return ([value] if value else []) if isinstance(value, str) else list(value)
 
 
@@ -181,7 +182,7 @@ def warn_of_unknown(references: Sequence[Any], labels: Sequence[str]) -> Counter
     """The labels of a test set that the model does not know, with a warning; it never predicts
     them, so they are always wrong."""
     known = set(labels)
-    true = (label for reference in references for label in set(_labels(reference)))
+    true = (label for reference in references for label in set(labels_of(reference)))
     unknown = Counter(label for label in true if label not in known)
     if unknown and known:
         named = ", ".join(f"`{label}` ({count})" for label, count in unknown.most_common(10))

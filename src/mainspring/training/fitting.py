@@ -51,6 +51,7 @@ from mainspring.formulations import (
 )
 from mainspring.formulations.packing import pack_all
 from mainspring.formulations.prediction import generation_options
+from mainspring.metrics.classification import labels_of, warn_of_unknown
 from mainspring.tasks import Task, choose_formulation
 from mainspring.tasks.reading import by_columns, named_columns
 from mainspring.tasks.settings import FILE as TASK_FILE
@@ -180,6 +181,7 @@ class _Run:
         self.rows = self._encode(data.splits.train, "encoding")
         self.bundle.model.to(choose_device(options["device"]))
         self.valid_rows = self._encode(data.splits.validation, "encoding validation")
+        self._check_labels()
         self.scored: list[Values] = []
         if task.metric is not None:
             self.scored = list(data.rows(data.splits.validation[: options["metric_rows"]]))
@@ -213,6 +215,20 @@ class _Run:
         else:
             self._check_spelt(own)
         return setup
+
+    def _check_labels(self) -> None:
+        """Warns of labels of the validation rows that no training row has; BadData where those are
+        all."""
+        target, rows = self.task.target, self.data.splits.validation
+        if target is None or target.kind not in ("label", "labels") or not len(rows):
+            return
+        given = [row[target.name] for row in self.data.rows(rows)]
+        unknown = warn_of_unknown(given, self.setup.labels)
+        if unknown.total() and unknown.keys() >= {name for one in given for name in labels_of(one)}:
+            raise BadData(
+                f"none of the {len(given)} validation rows has a label that the training rows have",
+                file=self.options["valid"] or self.options["data"],
+            )
 
     def _check_spelt(self, own: Sequence[str]) -> None:
         """An adapter holds no new tokens: marks that are written can be spelt by those that are
