@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from mainspring import events
 from mainspring.data.readers import sources
+from mainspring.data.relation_sets import published
+from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData
 from mainspring.tasks.reading import checked, match
@@ -291,6 +293,8 @@ def test_scierc_gives_a_row_for_each_sentence(tmp_path: Path) -> None:
     }
     rows, _ = read(write(tmp_path, [document]))
     assert [triples(row) for row in rows] == [[], [("attention", "USED-FOR", "BERT")]]
+    unfolded = [one.values for one in published(Row(document, "a.jsonl", 1))]
+    assert [(one["doc_key"], one["sentence_number"]) for one in unfolded] == [("d", 0), ("d", 1)]
 
 
 def test_semeval_comes_as_text(tmp_path: Path) -> None:

@@ -226,7 +226,8 @@ def _over(a: Values, b: Values) -> bool:
 
 
 def _scierc(values: Values) -> Iterator[Values]:
-    """A row for each sentence; places count the words of the whole document, ends included."""
+    """A row for each sentence, with its number from 0. In `ner` and `relations` places count the
+    words of the whole document, ends included."""
     named, related = values["ner"], values.get("relations")
     before = 0
     for number, words in enumerate(values["sentences"]):
@@ -235,7 +236,7 @@ def _scierc(values: Values) -> Iterator[Values]:
             for first, last, label, *_ in named[number]
         ]
         at = {(one["start"], one["end"]): index for index, one in enumerate(entities)}
-        found: Values = {"tokens": words, "entities": entities}
+        found: Values = {"sentence_number": number, "tokens": words, "entities": entities}
         if related is not None:
             found["relations"] = [
                 {"head": at.get((a - before, b - before + 1), [a, b])}
