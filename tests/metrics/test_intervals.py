@@ -4,10 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from mainspring.errors import BadOption
-from mainspring.metrics.intervals import compare, interval
+from mainspring.metrics import ROWS, Table
+from mainspring.metrics.intervals import RESAMPLES, compare, interval, score_intervals
 
 
 def test_interval_is_near_the_normal_one_and_repeatable() -> None:
@@ -57,3 +60,35 @@ def test_equal_systems_do_not_differ() -> None:
     assert compare([2.0], [1.0]).p == 1
     with pytest.raises(BadOption, match="equal rows"):
         compare([1.0], [1.0, 2.0])
+
+
+NUMBERS = st.dictionaries(st.sampled_from("abc"), st.floats(-9, 9), max_size=3)
+
+
+@given(st.lists(NUMBERS, max_size=12))
+def test_a_table_gives_its_rows_back(rows: list[dict[str, float]]) -> None:
+    table = Table(rows)
+    assert list(table) == [table[at] for at in range(len(table))] == rows
+    assert list(table[1:4]) == rows[1:4] and len(table) == len(rows)
+    if rows:
+        assert table[-1] == rows[-1]
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.lists(NUMBERS, min_size=1, max_size=9))
+def test_intervals_of_scores_are_those_of_resampled_rows(rows: list[dict[str, float]]) -> None:
+    """Row by row, by the same draws."""
+
+    def score(means: dict[str, float]) -> dict[str, float]:
+        return {"it": means.get("a", 0.0) - 2 * means.get("c", 0.0) + means[ROWS]}
+
+    count = len(rows)
+    times = np.random.default_rng(3).multinomial(count, [1 / count] * count, size=RESAMPLES)
+    found = []
+    for drawn in times:
+        chosen = [row for row, often in zip(rows, drawn, strict=True) for _ in range(often)]
+        means = {name: sum(row.get(name, 0.0) for row in chosen) / count for name in "abc"}
+        found.append(score({**means, ROWS: count})["it"])
+    wanted = (np.percentile(found, 2.5), np.percentile(found, 97.5))
+    assert score_intervals(rows, score, seed=3)["it"] == pytest.approx(wanted, abs=1e-9)
+    assert score_intervals(Table(rows), score, seed=3) == score_intervals(rows, score, seed=3)

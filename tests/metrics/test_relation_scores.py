@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from mainspring import events
+from mainspring.metrics import Classes
 from mainspring.metrics import relations as ours
 from mainspring.metrics.relations import METRIC
 
@@ -151,8 +152,12 @@ def test_the_report_pools_directions_and_names_the_unknown(tmp_path: Path) -> No
     told: list[events.Event] = []
     references = [row("R(e1,e2)"), row("R(e2,e1)"), row("odd"), []]
     predictions = [row("R(e1,e2)"), row("R(e1,e2)"), [], []]
+    classes = Classes()
+    for guess, wanted in zip(predictions, references, strict=True):
+        classes.add(METRIC.classes(wanted), wanted, guess)
+    rows = METRIC.score_rows(predictions, references, "")
     with events.listening(told.append):
-        found = METRIC.report(predictions, references, ["R(e1,e2)", "R(e2,e1)"], tmp_path)
+        found = METRIC.report(rows, classes, ["R(e1,e2)", "R(e2,e1)"], tmp_path)
     assert found["labels"]["R"]["f1"] == 50 and found["labels"]["odd"]["recall"] == 0
     [warning] = [event.text for event in told if isinstance(event, events.Warn)]
     assert "`odd` (1)" in warning

@@ -1,6 +1,8 @@
 """Thin adapters over the field's standard metric libraries, and the statistics around them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,57 @@ Statistics = dict[str, float]
 
 ROWS = "rows"
 
-Report = Callable[[Sequence[Any], Sequence[Any], Sequence[str], Path | None], dict[str, Any]]
+
+class Table(Sequence[Statistics]):
+    """The statistics of many rows in little memory: of each number its value, and the place of its
+    name in `names`. The numbers of row i end at `ends[i]`."""
+
+    def __init__(self, rows: Iterable[Statistics] = ()) -> None:
+        self.names: dict[str, int] = {}
+        self.values, self.which, self.ends = array("d"), array("l"), array("l")
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            self.which.append(self.names.setdefault(name, len(self.names)))
+            self.values.append(value)
+        self.ends.append(len(self.values))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return Table(self[place] for place in range(*at.indices(len(self))))
+        place = range(len(self))[at]
+        names, begin = list(self.names), self.ends[place - 1] if place else 0
+        numbers = range(begin, self.ends[place])
+        return {names[self.which[number]]: self.values[number] for number in numbers}
+
+    def __iter__(self) -> Iterator[Statistics]:
+        names, begin = list(self.names), 0
+        for end in self.ends:
+            yield {names[self.which[i]]: self.values[i] for i in range(begin, end)}
+            begin = end
+
+
+@dataclass
+class Classes:
+    """What is counted of rows whose answers are classes: how often references name each, and for
+    rows of one label how often each (reference, prediction) came."""
+
+    wanted: Counter[str] = field(default_factory=Counter)
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, names: Iterable[str], reference: Any, prediction: Any) -> None:
+        """One row more, whose reference `names` these classes."""
+        self.wanted.update(names)
+        if isinstance(reference, str) and isinstance(prediction, str):
+            self.pairs[reference, prediction] += 1
+
+
+Report = Callable[[Sequence[Statistics], Classes, Sequence[str], Path | None], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -24,9 +76,10 @@ class Metric:
     `signature(kind)` says exactly what was computed. `baselines` are predictions that need no
     model: functions of a row's inputs and of what the setup of a model says of its training data,
     by name; None where that says too little. `judged(value, details)` is what is scored of a
-    prediction. `report(predictions, references, labels, out)` says more of a whole set than its
-    scores do: tables, also as files in the folder `out` if there is one. `errors` are the scores
-    that fall as answers get better.
+    prediction. Where answers are classes, `classes(reference)` names those of a row, and
+    `report(rows, classes, labels, out)` says more of a whole set than its scores do: tables, also
+    as files in the folder `out` if there is one. `errors` are the scores that fall as answers get
+    better.
     """
 
     score_rows: Callable[[Sequence[Any], Sequence[Any], str], list[Statistics]]
@@ -37,6 +90,7 @@ class Metric:
         default_factory=dict
     )
     judged: Callable[[Any, Mapping[str, Any]], Any] = lambda value, details: value
+    classes: Callable[[Any], Iterable[str]] = lambda reference: ()
     report: Report | None = None
     errors: tuple[str, ...] = ()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring import events
-from mainspring.metrics import Metric, Statistics
+from mainspring.metrics import Classes, Metric, Statistics
 
 ONE, SEVERAL = "one label", "several labels"
 BINS = 15
@@ -156,34 +156,33 @@ def majority(inputs: Mapping[str, Any], learnt: Mapping[str, Any]) -> Any:
 # -- tables and pictures ---------------------------------------------------------------------------
 
 
+def classes(reference: Any) -> set[str]:
+    return set(labels_of(reference))
+
+
 def report(
-    predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str], out: Path | None
+    rows: Sequence[Statistics], found: Classes, labels: Sequence[str], out: Path | None
 ) -> dict[str, Any]:
     """Precision, recall and F1 (0..100) of each label and its number of rows, also as an event.
 
     Into the folder `out` go `labels.csv` and, for single labels, the confusion matrix as
     `confusion.csv` and `confusion.png`. Labels that the model does not know are warned of.
     """
-    rows = score_rows(predictions, references, ONE)
-    table = label_table(rows, warn_of_unknown(references, labels))
+    table = label_table(rows, warn_of_unknown(found.wanted, labels))
     if out is not None:
         write_label_table(table, out / "labels.csv")
-        if choose_kind(references) == ONE:
+        if found.pairs:  # a model of several labels has no confusion of two
             from mainspring.metrics.confusion import write_confusion
 
-            found = [value for value, _ in predictions]
-            names = list(dict.fromkeys([*labels, *references]))
-            if choose_kind(found) == ONE:  # a model of several labels has no confusion of two
-                write_confusion(found, references, names, out)
+            write_confusion(found.pairs, list(dict.fromkeys([*labels, *found.wanted])), out)
     return {"labels": table}
 
 
-def warn_of_unknown(references: Sequence[Any], labels: Sequence[str]) -> Counter[str]:
-    """The labels of a test set that the model does not know, with a warning; it never predicts
-    them, so they are always wrong."""
+def warn_of_unknown(wanted: Mapping[str, int], labels: Sequence[str]) -> Counter[str]:
+    """The labels of a test set, and how many of its rows have them, that the model does not know,
+    with a warning; it never predicts them, so they are always wrong."""
     known = set(labels)
-    true = (label for reference in references for label in set(labels_of(reference)))
-    unknown = Counter(label for label in true if label not in known)
+    unknown = Counter({label: count for label, count in wanted.items() if label not in known})
     if unknown and known:
         named = ", ".join(f"`{label}` ({count})" for label, count in unknown.most_common(10))
         events.warn(
@@ -242,5 +241,6 @@ METRIC = Metric(
     choose_kind=choose_kind,
     baselines={"majority": majority},
     judged=judged,
+    classes=classes,
     report=report,
 )

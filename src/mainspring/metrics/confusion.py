@@ -18,12 +18,10 @@ WIDE_FONTS = (
 )
 
 
-def write_confusion(
-    predictions: Sequence[str], references: Sequence[str], labels: Sequence[str], out: Path
-) -> None:
-    """`confusion.csv` (a row for each true label, a column for each predicted one) and, where
-    matplotlib is installed, `confusion.png`, whose rows are coloured by their shares."""
-    counts = Counter(zip(references, predictions, strict=True))
+def write_confusion(counts: Counter[tuple[str, str]], labels: Sequence[str], out: Path) -> None:
+    """How often each (true, predicted) came: `confusion.csv` (a row for each true label, a column
+    for each predicted one) and, where matplotlib is installed, `confusion.png`, whose rows are
+    coloured by their shares."""
     matrix = [[counts[true, predicted] for predicted in labels] for true in labels]
     with (out / "confusion.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

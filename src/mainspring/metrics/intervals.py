@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mainspring.errors import BadOption
-from mainspring.metrics import ROWS
+from mainspring.metrics import ROWS, Table
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 RESAMPLES = 1000
 SHUFFLES = 9999
@@ -89,7 +93,7 @@ def score_intervals(
     rows: Rows, combine: Combine, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> dict[str, tuple[float, float]]:
     """As `interval`, for each score that `combine` makes of the means of the rows' statistics."""
-    names, table = _table(rows, len(rows))
+    names, table = _sparse(rows)
     found = _combined(combine, names, _resampled_means(table, seed, resamples))
     tail = 50 * (1 - level)
     return {
@@ -146,9 +150,26 @@ def _table(rows: Rows, count: int) -> tuple[list[str], np.ndarray]:
     return [*names, ROWS], table
 
 
-def _resampled_means(table: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+def _sparse(rows: Rows) -> "tuple[list[str], csr_array]":
+    """As `_table`, of a set's rows, with the numbers alone that are there."""
+    from scipy.sparse import csr_array
+
+    if not rows:
+        raise BadOption("an interval needs at least one row")
+    kept = rows if isinstance(rows, Table) else Table(map(dict, rows))
+    numbers, ends = np.asarray(kept.values), np.asarray(kept.ends)
+    # Behind a row's own numbers comes the count of the rows.
+    count, width = len(kept), len(kept.names)
+    filled = np.insert(numbers, ends, count)
+    which = np.insert(np.asarray(kept.which), ends, width)
+    starts = np.concatenate([[0], ends + np.arange(1, count + 1)])
+    table = csr_array((filled, which, starts), shape=(count, width + 1))
+    return [*kept.names, ROWS], table
+
+
+def _resampled_means(table: "np.ndarray | csr_array", seed: int, resamples: int) -> np.ndarray:
     """Means over rows drawn with replacement (resamples x statistics)."""
-    random, count = np.random.default_rng(seed), len(table)
+    random, count = np.random.default_rng(seed), table.shape[0]
     step = max(1, AT_ONCE // count)
     parts = []
     for at in range(0, resamples, step):

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mainspring.metrics import Metric, Statistics, gazetteer
+from mainspring.metrics import Classes, Metric, Statistics, gazetteer
 from mainspring.metrics.classification import (
     BOTH,
     PREDICTED,
@@ -137,14 +137,17 @@ def _ends(keys: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(key[:size] for key in keys), frozenset(key[size:] for key in keys)
 
 
+def classes(reference: Sequence[Relation]) -> list[str]:
+    return [relation["type"] for relation in reference]
+
+
 def report(
-    predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str], out: Path | None
+    rows: Sequence[Statistics], found: Classes, labels: Sequence[str], out: Path | None
 ) -> dict[str, Any]:
     """Precision, recall and F1 (0..100) of each relation, as an event and as `relations.csv` in the
     folder `out`; relations that the model does not know are warned of."""
-    names = [[relation["type"] for relation in row] for row in references]
-    unknown = {relation_name(name): n for name, n in warn_of_unknown(names, labels).items()}
-    table = label_table(score_rows(predictions, references, ""), unknown)
+    unknown = {relation_name(name): n for name, n in warn_of_unknown(found.wanted, labels).items()}
+    table = label_table(rows, unknown)
     if out is not None:
         write_label_table(table, out / "relations.csv")
     return {"labels": table}
@@ -155,5 +158,6 @@ METRIC = Metric(
     signature=signature,
     combine=combine,
     baselines={"majority": majority, "gazetteer": look_up},
+    classes=classes,
     report=report,
 )

@@ -14,6 +14,7 @@ OUT/
 import json
 import platform
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -222,11 +223,12 @@ class _Run:
         target, rows = self.task.target, self.data.splits.validation
         if target is None or target.kind not in ("label", "labels") or not len(rows):
             return
-        given = [row[target.name] for row in self.data.rows(rows)]
-        unknown = warn_of_unknown(given, self.setup.labels)
-        if unknown.total() and unknown.keys() >= {name for one in given for name in labels_of(one)}:
+        wanted = Counter(
+            name for row in self.data.rows(rows) for name in set(labels_of(row[target.name]))
+        )
+        if wanted and warn_of_unknown(wanted, self.setup.labels) == wanted:
             raise BadData(
-                f"none of the {len(given)} validation rows has a label that the training rows have",
+                f"none of the {len(rows)} validation rows has a label that the training rows have",
                 file=self.options["valid"] or self.options["data"],
             )
 

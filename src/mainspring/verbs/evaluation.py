@@ -1,6 +1,6 @@
 """What `evaluate` returns, and the numbers in it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,7 +83,10 @@ class Measured(Protocol):
 
     precision: str
     megabytes: float
-    rows: "list[Statistics]"
+
+    @property
+    def rows(self) -> "Sequence[Statistics]":
+        """A row's numbers."""
 
     @property
     def speed(self) -> float:
@@ -95,7 +98,7 @@ def rounded(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def intervals(
-    metric: "Metric", rows: "list[Statistics]", seed: int
+    metric: "Metric", rows: "Sequence[Statistics]", seed: int
 ) -> dict[str, tuple[float, float]]:
     """The 95 % bootstrap interval of each score, rounded."""
     from mainspring.metrics.intervals import interval, score_intervals
@@ -126,7 +129,7 @@ def comparison(
 
 
 def _tests(
-    metric: "Metric", a: "list[Statistics]", b: "list[Statistics]", seed: int
+    metric: "Metric", a: "Sequence[Statistics]", b: "Sequence[Statistics]", seed: int
 ) -> "dict[str, Difference]":
     from mainspring.metrics.intervals import compare, compare_scores
 

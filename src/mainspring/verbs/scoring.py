@@ -1,6 +1,6 @@
 """What `evaluate` does: predict, score row by row, and say how sure the means are.
 
-Predictions go to a file as they are made; in memory stay four numbers a row.
+Predictions go to a file as they are made; in memory stay a few numbers a row.
 """
 
 import time
@@ -18,7 +18,7 @@ from mainspring.data.readers import Source, sources
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import Mismatch
 from mainspring.formulations import Prediction, Values
-from mainspring.metrics import Metric, Statistics
+from mainspring.metrics import Classes, Metric, Statistics, Table
 from mainspring.tasks import Task
 from mainspring.tasks.reading import Matched, by_columns, checked, count, match
 from mainspring.tasks.settings import remembered
@@ -31,13 +31,12 @@ CHOOSE_KIND_FROM = 200  # rows
 
 @dataclass
 class Tally:
-    """What is kept of the predictions of one model; `judged` are predictions and references, where
-    the metric has a report of them."""
+    """What is kept of the predictions of one model."""
 
     precision: str
     megabytes: float
-    rows: list[Statistics] = field(default_factory=list)
-    judged: list[tuple[Any, Any]] = field(default_factory=list)
+    rows: Table = field(default_factory=Table)
+    classes: Classes = field(default_factory=Classes)
     at_limit: int = 0
     cut: int = 0
     tokens: int = 0
@@ -100,7 +99,7 @@ def score(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     skipped = SkipLog(None if out is None else out / "skipped.jsonl", strict=strict)
-    baseline: dict[str, list[Statistics]] = {name: [] for name in metric.baselines}
+    baseline = {name: Table() for name in metric.baselines}
     total = count(task, source, matched, given, limit, pieces=False)
     tallies = []
     for number, use in enumerate(contestants):
@@ -111,8 +110,8 @@ def score(
             bases = baseline if number == 0 else {}
             tallies.append(_scored(task, metric, opened, rows, total, kind, file, bases))
         if metric.report is not None and number == 0:
-            guesses, wanted = zip(*tallies[0].judged, strict=True)
-            report = metric.report(guesses, wanted, opened.setup.labels, out)
+            tally = tallies[0]
+            report = metric.report(tally.rows, tally.classes, opened.setup.labels, out)
     tell_skipped(skipped)
     first = tallies[0]
     if first.refused:
@@ -170,7 +169,7 @@ def _scored(
     total: int,
     kind: str,
     file: Path | None,
-    baseline: dict[str, list[Statistics]],
+    baseline: dict[str, Table],
 ) -> Tally:
     """Predicts and scores rows as they come, `total` of them; `baseline` is filled with the
     scores of baselines."""
@@ -189,11 +188,11 @@ def _scored(
             [found] = metric.score_rows([judged], [reference], kind)
             tally.add(prediction, found)
             if metric.report is not None:
-                tally.judged.append((judged, reference))
+                tally.classes.add(metric.classes(reference), reference, prediction.value)
             for name, rows in baseline.items():
                 guess = metric.baselines[name](example.values, opened.setup.options)
                 if guess is not None:
-                    rows += metric.score_rows([guess], [reference], kind)
+                    rows.append(*metric.score_rows([guess], [reference], kind))
             if write is not None:
                 added = {
                     f"predicted_{task.output}": prediction.value,
