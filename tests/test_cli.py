@@ -468,6 +468,15 @@ def test_a_hyphen_is_standard_input_among_other_words(
     assert (code, out) == (2, "") and "`-`" in err
 
 
+def test_columns_are_named_by_field(trained: Path, mainspring: Mainspring, tmp_path: Path) -> None:
+    table = nano.write_jsonl([{"body": "River.", "gist": "river"}], tmp_path / "a.jsonl")
+    words = ("evaluate", "summarize", table, "--model", trained, "--json", "--columns.text")
+    code, out, _ = mainspring(*words, "body", "--columns.target", "gist")
+    assert code == 0 and json.loads(out)["rows"] == 1
+    code, _, err = mainspring(*words, "-", "--target", "gist")
+    assert code == 2 and "unknown column `-`" in err
+
+
 def test_what_is_written_to_a_file_is_not_printed(
     trained: Path, mainspring: Mainspring, tmp_path: Path
 ) -> None:

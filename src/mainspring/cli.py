@@ -109,12 +109,19 @@ def converted(kind: Any, tokens: Any) -> Any:
     number; here such words are refused."""
     import cyclopts
 
-    tokens = [token.evolve(value="-") if token.value == HYPHEN else token for token in tokens]
+    tokens = _with_hyphens(tokens)
     if kind is int:
         [token] = tokens
         if "." in token.value and not float(token.value).is_integer():
             raise BadOption(f"{token.keyword} must be a whole number, not {token.value}")
     return cyclopts.convert(kind, tokens)
+
+
+def _with_hyphens(tokens: Any) -> Any:
+    """Words, or words by key (`--columns.text body`), as they were given."""
+    if isinstance(tokens, dict):
+        return {key: _with_hyphens(words) for key, words in tokens.items()}
+    return [token.evolve(value="-") if token.value == HYPHEN else token for token in tokens]
 
 
 class UsageError(MainspringError):
