@@ -1,5 +1,6 @@
 import inspect
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,36 @@ def test_a_failed_start_does_not_stand_in_the_way_of_the_next(data: Path, tmp_pa
         "skipped.jsonl",
         "splits.json",
     }
+
+
+def test_a_folder_serves_one_run_at_a_time(data: Path, tmp_path: Path, nano_size: str) -> None:
+    out, seen = tmp_path / "runs" / "out", set()
+
+    def second(event: events.Event) -> None:
+        """At every moment of the first run another one begins in the same folder."""
+        seen.add(type(event))
+        with events.listening(lambda event: None):
+            for resume in (False, True):
+                words = f"{out} is in use: process {os.getpid()} is fitting .*name another folder"
+                with pytest.raises(BadOption, match=words):
+                    fit(data, out, resume=resume)
+
+    with events.listening(second):
+        result = fit(data, out, from_scratch=nano_size, **QUICK)
+    assert result.ended == "steps" and seen >= {events.Progress, events.Block, events.Note}
+    assert not list(out.glob(".*"))
+
+
+def test_a_run_that_was_killed_leaves_no_lock_behind(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "out"
+    with pytest.raises(Missing, match="no run to resume"):
+        fit(data, out, resume=True)
+    assert not out.parent.exists(), "nor does one that did not begin leave folders"
+    out.mkdir(parents=True)
+    (out / ".lock").write_text('{"process": 1, "doing": "fitting", "since": "once"}')
+    with pytest.raises(BadOption, match="unknown size"):
+        fit(data, out, from_scratch="t5-tny")
+    assert not (out / ".lock").exists()
 
 
 def test_nothing_is_written_over(trained: Path, data: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """safetensors files: read lazily, written whole."""
 
+import errno
 import json
 import os
 import stat
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from mainspring.errors import BadWeights
@@ -15,6 +16,7 @@ from mainspring.weights.files import (
     DTYPES,
     INDEX,
     TensorFiles,
+    hint,
     weight_files,
     write_sharded,
     write_tensors,
@@ -135,3 +137,13 @@ def test_others_may_read_what_is_written(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o644
+
+
+def test_the_disk_is_only_suspected_where_the_system_says_so() -> None:
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        assert hint(OSError(number, os.strerror(number))) == "; is the disk full?"
+    said = "Error while serializing: I/O error: {} (os error {})"
+    for number in (errno.EACCES, errno.ENOENT, errno.EFBIG):
+        assert hint(OSError(number, os.strerror(number))) == ""
+        assert hint(SafetensorError(said.format(os.strerror(number), number))) == ""
+    assert hint(SafetensorError(said.format("No space left on device", errno.ENOSPC)))

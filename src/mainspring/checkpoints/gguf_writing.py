@@ -31,6 +31,7 @@ from mainspring.errors import BadOption, BadWeights, Mismatch, Missing
 from mainspring.families.gemma import KEYS as GEMMA
 from mainspring.families.llama import KEYS as LLAMA
 from mainspring.generation.options import as_ids
+from mainspring.weights.files import hint
 from mainspring.weights.maps import to_theirs
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def write_gguf(bundle: "Bundle", file: Path, kind: str = "q8_0") -> None:
             os.fsync(written.fileno())
         temporary.replace(file)
     except OSError as error:
-        raise BadWeights(f"{file}: could not be written ({error}); is the disk full?") from error
+        raise BadWeights(f"{file}: could not be written ({error}){hint(error)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -8,7 +8,6 @@ A full disk can only happen in the first step, while the former checkpoint is un
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,8 @@ from mainspring.checkpoints.tokenizer import FILES as TOKENIZER_FILES
 from mainspring.checkpoints.tokenizer import SIDES
 from mainspring.checkpoints.vocabulary_files import VOCABULARIES
 from mainspring.errors import BadWeights
+from mainspring.locks import alone
+from mainspring.weights.files import hint
 
 DRAFT, READY, MANIFEST = ".draft", ".ready", ".manifest.json"
 # Small files of a checkpoint that are not read here but belong to it.
@@ -62,8 +63,8 @@ def saving(folder: Path) -> Iterator[Path]:
                 folder.rmdir()
         if isinstance(error, OSError):
             raise BadWeights(
-                f"{folder}: could not be written ({error}); is the disk full, or not yours to "
-                "write? What was there before is unchanged"
+                f"{folder}: could not be written ({error}){hint(error) or '.'} What was there "
+                "before is unchanged"
             ) from error
         raise
 
@@ -77,29 +78,9 @@ def settle(folder: Path, *, wait: bool = False) -> None:
     ready = folder / READY
     if not ready.is_dir():
         return
-    with _alone(folder, wait) as alone:
-        if alone and ready.is_dir():
+    with alone(folder, wait) as ours:
+        if ours and ready.is_dir():
             _move_in(ready, folder)
-
-
-@contextmanager
-def _alone(folder: Path, wait: bool) -> Iterator[bool]:
-    """Holds the lock on a folder, or not: whether it does. Systems without such locks go on."""
-    try:
-        import fcntl
-    except ImportError:
-        yield True
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)  # and with it the lock
 
 
 def _move_in(ready: Path, folder: Path) -> None:

@@ -12,18 +12,17 @@ Whether a document is done stands in its graph, and so becomes true in the same 
 that it says: a killed build has no half-written documents.
 """
 
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mainspring.errors import BadData, BadOption, Missing
 from mainspring.graph import vocabulary
+from mainspring.locks import in_use
 
 if TYPE_CHECKING:
     import pyoxigraph as ox
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST, TRIPLES, LOCK = "graph.json", "triples", "lock"
 DONE = "done"
+OTHERWISE = "wait for it to end"  # where the store is in use
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def writing(folder: str | Path, what: str, base: str | None = None) -> Iterator[
     folder = Path(folder)
     if not _is_store(folder):
         _make(folder, base or vocabulary.BASE)
-    with _locked(folder, fcntl.LOCK_EX, what):
+    with in_use(folder / LOCK, what, OTHERWISE):
         made = _base(folder)
         if base is not None and base != made:
             raise BadOption(f"--base {base}: {folder} was made with {made}; use another store")
@@ -172,7 +172,7 @@ def existing(folder: str | Path) -> Iterator[str]:
     if not _is_store(folder):
         stated = "no such folder" if not folder.exists() else "no graph in this folder"
         raise Missing(f"--store {folder}: {stated}; make one: mainspring graph build DOCS")
-    with _locked(folder, fcntl.LOCK_SH, "reading"):
+    with in_use(folder / LOCK, "reading", OTHERWISE, shared=True):
         yield _base(folder)
 
 
@@ -224,38 +224,3 @@ def _open(folder: Path, mode: Literal["read", "write"]) -> "ox.Store":
         return ox.Store.read_only(str(triples))
     except (OSError, RuntimeError) as error:
         raise BadData(f"the store cannot be opened ({error})", file=triples) from None
-
-
-@contextmanager
-def _locked(folder: Path, kind: int, what: str) -> Iterator[None]:
-    with _lock_file(folder / LOCK, kind) as file:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadOption(f"{folder} is in use: {_holder(file)}; wait for it to end") from None
-        if file.writable():
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
-            file.truncate(0)
-            file.write(json.dumps({"process": os.getpid(), "doing": what, "since": now}) + "\n")
-            file.flush()
-        yield
-
-
-def _lock_file(file: Path, kind: int) -> IO[str]:
-    """The file to lock; a reader need not be able to write it."""
-    try:
-        return file.open("a+", encoding="utf-8")
-    except OSError as error:
-        if kind != fcntl.LOCK_SH or not file.exists():
-            raise BadData(f"cannot be written ({error.strerror})", file=file) from error
-        return file.open(encoding="utf-8")
-
-
-def _holder(file: IO[str]) -> str:
-    """Who holds the lock, as far as it says so."""
-    file.seek(0)
-    try:
-        who = json.loads(file.readline())
-        return f"process {who['process']} is {who['doing']} (since {who['since']})"
-    except (ValueError, KeyError, TypeError):
-        return "another process has it open"

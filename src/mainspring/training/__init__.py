@@ -6,3 +6,4 @@ preparation -> rows -> loop (a generator of steps) <- session (evaluates, keeps,
 
 # What `fit` writes into its folder beside the model; `fitting` has the whole list.
 RUN_FILE, SKIPPED_FILE, SPLITS_FILE = "run.json", "skipped.jsonl", "splits.json"
+LOCK_FILE = ".lock"

@@ -5,6 +5,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring import events, registry
 from mainspring.errors import BadOption, Mismatch, Missing
+from mainspring.locks import in_use
 from mainspring.threads import wait_politely
-from mainspring.training import RUN_FILE, SKIPPED_FILE, SPLITS_FILE
+from mainspring.training import LOCK_FILE, RUN_FILE, SKIPPED_FILE, SPLITS_FILE
 from mainspring.verbs import check_values
 from mainspring.verbs.output import json_line
 
@@ -107,7 +109,7 @@ def fit(
     data
         CSV, TSV, JSON, JSONL, Parquet, text, or a folder of them; a Hugging Face data set folder.
     out
-        Folder for the model, the log and the state to resume from.
+        Folder for the model, the log and the state to resume from; one run at a time works in it.
     model
         Checkpoint to start from: a folder, a GGUF file or a hub name; by default the starter
         (`mainspring get starter`) for the tasks it can learn.
@@ -194,19 +196,38 @@ def fit(
     """
     options = {name: _plain(value) for name, value in locals().items()}
     folder = Path(out)
-    if resume:
-        options = resumed_options(folder, options)
-    else:
-        check_folder(folder)
-    check(options)
-    started = time.perf_counter()
-    wait_politely()
-    from mainspring.data.rows import reading_as
-    from mainspring.training.fitting import run_fit
+    with _held(folder):
+        if resume:
+            options = resumed_options(folder, options)
+        else:
+            check_folder(folder)
+        check(options)
+        started = time.perf_counter()
+        wait_politely()
+        from mainspring.data.rows import reading_as
+        from mainspring.training.fitting import run_fit
 
-    with reading_as(options["encoding"]):
-        outcome = run_fit(options, command_line(options), folder, resume=resume)
+        with reading_as(options["encoding"]):
+            outcome = run_fit(options, command_line(options), folder, resume=resume)
     return result(outcome, options, time.perf_counter() - started)
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """A run's folder, made where there is none, for this process alone; what was made goes again
+    where nothing came of it. BadOption."""
+    if out.exists() and not out.is_dir():
+        raise BadOption(f"--out {out} is a file; name a folder")
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    otherwise = "wait for it to end or name another folder"
+    try:
+        with in_use(out / LOCK_FILE, "fitting", otherwise, passing=True):
+            yield
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _plain(value: Any) -> Any:
@@ -215,16 +236,13 @@ def _plain(value: Any) -> Any:
 
 def check_folder(out: Path) -> None:
     """BadOption where a new run would write over something: another run, a model, any files."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise BadOption(f"--out {out} is a file; name a folder")
     if (out / RUN_FILE).exists():
         raise BadOption(
             f"--out {out} already holds a run; go on with it (--resume) or name another folder"
         )
     # What a run leaves that ended before its first step is no loss.
-    other = [file.name for file in out.iterdir() if file.name not in (SKIPPED_FILE, SPLITS_FILE)]
+    known = (SKIPPED_FILE, SPLITS_FILE, LOCK_FILE)
+    other = [file.name for file in out.iterdir() if file.name not in known]
     if other:
         raise BadOption(
             f"--out {out} is not empty (it holds {other[0]}); name a new folder, nothing is "

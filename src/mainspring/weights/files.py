@@ -1,7 +1,9 @@
 """safetensors files: single, or sharded with an index; read lazily, written atomically."""
 
+import errno
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from torch import Tensor
 from mainspring.errors import BadWeights, Missing, Refused
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as the writer of safetensors files says it
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -166,6 +170,14 @@ def _contents(path: Path, file: BufferedReader) -> dict[str, Stored]:
     }
 
 
+def hint(error: Exception) -> str:
+    """What to add where a file could not be written for want of room, else nothing."""
+    number = error.errno if isinstance(error, OSError) else None
+    if found := OS_ERROR.search(str(error)):
+        number = int(found[1])
+    return "; is the disk full?" if number in FULL else ""
+
+
 def write_tensors(
     tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -184,7 +196,7 @@ def write_tensors(
             os.fsync(written.fileno())
         temporary.replace(file)
     except (SafetensorError, OSError) as error:
-        raise BadWeights(f"{file}: could not be written ({error}); is the disk full?") from error
+        raise BadWeights(f"{file}: could not be written ({error}){hint(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -222,7 +234,7 @@ def write_bytes(data: bytes, file: Path) -> None:
             os.fsync(out.fileno())
         temporary.replace(file)
     except OSError as error:
-        raise BadWeights(f"{file}: could not be written ({error}); is the disk full?") from error
+        raise BadWeights(f"{file}: could not be written ({error}){hint(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
