@@ -20,6 +20,7 @@ from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.compute.devices import choose_device
 from mainspring.compute.precision import ready
 from mainspring.errors import BadOption, Mismatch, Missing
+from mainspring.extras import HARNESS
 from mainspring.formulations import IGNORED, EncodedRow, causal, special_ids
 from mainspring.formulations.inputs import in_batches, kept, padded
 from mainspring.formulations.likelihood import continued, nats, rolling, start_id
@@ -33,9 +34,7 @@ try:
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
 except ModuleNotFoundError as error:
-    raise Missing(
-        f"the harness needs a package ({error.name}): pip install 'mainspring[harness]'"
-    ) from None
+    raise Missing(f"{HARNESS.what} a package ({error.name}): {HARNESS.command}") from None
 
 LENGTH, WRITTEN = 2048, 256  # tokens, where nobody says any
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mainspring.errors import BadOption
+from mainspring.extras import GGUF, Extra
 from mainspring.families import Family
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Format:
     `types` are what its weights can be stored as, the first unless told otherwise. `suffix` is
     that of its file, "" where it is a folder. `serves(family)` is whether any model of the family
     can be written so, `write(bundle, place, type, card)` writes one whole or not at all; `card` is
-    the text of a README, where there is room for one.
+    the text of a README, where there is room for one. `needs` is the extra that brings the writer.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Format:
     suffix: str
     serves: Callable[[Family], bool]
     write: "Callable[[Bundle, Path, str, str], None]"
+    needs: Extra | None = None
 
 
 def _in_gguf(family: Family) -> bool:
@@ -72,6 +74,7 @@ FORMATS = {
         ".gguf",
         _in_gguf,
         _write_gguf,
+        GGUF,
     ),
 }
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mainspring.errors import BadWeights, Missing, Refused
+from mainspring.extras import GGUF
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -237,7 +238,7 @@ class GGUFFile(Mapping[str, Tensor]):
         except ImportError:
             raise Missing(
                 f"{self.file}: its kind of quantisation is read by the `gguf` package; install it: "
-                "pip install 'mainspring[gguf]'"
+                f"{GGUF.command}"
             ) from None
         return gguf
 

@@ -27,7 +27,8 @@ from mainspring.checkpoints.gguf_layout import (
 from mainspring.checkpoints.gguf_rope import FREQUENCIES, band_divisors
 from mainspring.checkpoints.gguf_tokenizer import PREFIX
 from mainspring.checkpoints.gguf_vocabulary import vocabulary_values
-from mainspring.errors import BadOption, BadWeights, Mismatch, Missing
+from mainspring.errors import BadOption, BadWeights, Mismatch
+from mainspring.extras import GGUF
 from mainspring.families.gemma import KEYS as GEMMA
 from mainspring.families.llama import KEYS as LLAMA
 from mainspring.generation.options import as_ids
@@ -114,10 +115,7 @@ def _write(
     try:
         import gguf
     except ImportError:
-        raise Missing(
-            "GGUF files are written by the `gguf` package; install it: "
-            "pip install 'mainspring[gguf]'"
-        ) from None
+        raise GGUF.missing() from None
     import numpy
 
     writer = gguf.GGUFWriter(file, architecture)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mainspring.data.documents import read_whole
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
-from mainspring.errors import BadData, BadOption, Missing
+from mainspring.errors import BadData, BadOption
+from mainspring.extras import SOUND
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,7 @@ def at_rate(samples: "np.ndarray", given: int, rate: int, file: Path | None = No
 
 def check_audio(file: Path) -> None:
     """BadData where the file is not there or its header says that it holds no sound."""
+    SOUND.check()  # soxr too, which is asked for only once a model is loaded
     if not file.is_file():
         raise BadData("no such file", file=file)
     with _opened(file) as sound:
@@ -96,4 +98,4 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
-        raise Missing("reading sound needs packages: pip install 'mainspring[speech]'") from None
+        raise SOUND.missing() from None

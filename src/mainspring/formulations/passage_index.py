@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from mainspring import events
 from mainspring.data.passages import Document, Passage, passages
-from mainspring.errors import BadData, BadOption, Missing
+from mainspring.errors import BadData, BadOption
+from mainspring.extras import HNSW
 from mainspring.formulations.embedding import Embedder, Vector, embed, normalised
 from mainspring.formulations.pairs import frame
 from mainspring.formulations.prediction import tokenizer_of
@@ -87,9 +88,7 @@ class Index:
         try:
             import faiss
         except ImportError:
-            raise Missing(
-                "--search hnsw needs a package: pip install 'mainspring[answer]'"
-            ) from None
+            raise HNSW.missing() from None
         file = self.folder / GRAPH
         if file.exists():
             return faiss.read_index(str(file))

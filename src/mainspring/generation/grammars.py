@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mainspring.errors import BadOption, Missing
+from mainspring.errors import BadOption
+from mainspring.extras import CONSTRAINED
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -38,9 +39,7 @@ def compiled(
     try:
         from llguidance import LLMatcher
     except ModuleNotFoundError:
-        raise Missing(
-            "constrained output needs a package: pip install 'mainspring[constrained]'"
-        ) from None
+        raise CONSTRAINED.missing() from None
     if json_schema is not None:
         schema = _read_schema(json_schema, name)
         made = _of_schema(schema)

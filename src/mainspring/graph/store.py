@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mainspring.errors import BadData, BadOption, Missing
+from mainspring.extras import GRAPH
 from mainspring.graph import vocabulary
 from mainspring.locks import in_use
 
@@ -153,6 +154,7 @@ def _insertion(written: Written) -> list[str]:
 def writing(folder: str | Path, what: str, base: str | None = None) -> Iterator[GraphStore]:
     """The store at `folder` for the only writer, made where there is none. `what` is told to others
     who want it meanwhile; `base` must be the one it was made with. BadOption, BadData."""
+    GRAPH.check()
     folder = Path(folder)
     if not _is_store(folder):
         _make(folder, base or vocabulary.BASE)
@@ -216,7 +218,7 @@ def _open(folder: Path, mode: Literal["read", "write"]) -> "ox.Store":
     try:
         import pyoxigraph as ox
     except ModuleNotFoundError:
-        raise Missing("graphs need a package: pip install 'mainspring[graph]'") from None
+        raise GRAPH.missing() from None
     triples = folder / TRIPLES
     try:
         if mode == "write" or not triples.exists():

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mainspring.extras import Extra
+
 Statistics = dict[str, float]
 
 ROWS = "rows"
@@ -76,10 +78,10 @@ class Metric:
     `signature(kind)` says exactly what was computed. `baselines` are predictions that need no
     model: functions of a row's inputs and of what the setup of a model says of its training data,
     by name; None where that says too little. `judged(value, details)` is what is scored of a
-    prediction. Where answers are classes, `classes(reference)` names those of a row, and
-    `report(rows, classes, labels, out)` says more of a whole set than its scores do: tables, also
-    as files in the folder `out` if there is one. `errors` are the scores that fall as answers get
-    better.
+    prediction, and `needs` the extra without which nothing is. Where answers are classes,
+    `classes(reference)` names those of a row, and `report(rows, classes, labels, out)` says more of
+    a whole set than its scores do: tables, also as files in the folder `out` if there is one.
+    `errors` are the scores that fall as answers get better.
     """
 
     score_rows: Callable[[Sequence[Any], Sequence[Any], str], list[Statistics]]
@@ -91,6 +93,7 @@ class Metric:
     )
     judged: Callable[[Any, Mapping[str, Any]], Any] = lambda value, details: value
     classes: Callable[[Any], Iterable[str]] = lambda reference: ()
+    needs: Extra | None = None
     report: Report | None = None
     errors: tuple[str, ...] = ()
 

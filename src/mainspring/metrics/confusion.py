@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring import events
+from mainspring.extras import PLOT
 
 WRITTEN_IN = 25  # labels up to which the counts stand in the picture's cells
 NAMED, LARGEST = 100, 40.0  # labels up to which the axes name them; inches of a side at most
@@ -30,7 +31,7 @@ def write_confusion(counts: Counter[tuple[str, str]], labels: Sequence[str], out
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        events.note("no picture of the confusion matrix: it needs pip install 'mainspring[plot]'")
+        events.note(f"no picture of the confusion matrix: it needs {PLOT.command}")
     else:
         _draw(matrix, labels, out / "confusion.png")
 

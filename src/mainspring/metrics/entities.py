@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from mainspring.errors import Missing
+from mainspring.extras import ENTITIES
 from mainspring.metrics import Metric, Statistics, gazetteer
 from mainspring.text import word_spans
 
@@ -41,8 +41,7 @@ def _evaluator() -> Any:
     try:
         from nervaluate import Evaluator
     except ModuleNotFoundError:
-        what = "scores of entities need a package: pip install 'mainspring[entities]'"
-        raise Missing(what) from None
+        raise ENTITIES.missing() from None
     return Evaluator
 
 
@@ -112,5 +111,6 @@ METRIC = Metric(
     score_rows=score_rows,
     signature=signature,
     combine=combine,
+    needs=ENTITIES,
     baselines={"gazetteer": look_up},
 )

@@ -9,7 +9,8 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from mainspring.errors import BadOption, Missing
+from mainspring.errors import BadOption
+from mainspring.extras import BLEU as BLEU_EXTRA
 from mainspring.metrics import ROWS, Metric, Statistics
 from mainspring.text import KANA, SPACELESS_CHARACTER
 
@@ -82,7 +83,7 @@ def _metrics(tokens: str) -> dict[str, Any]:
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
     except ModuleNotFoundError:
-        raise Missing("BLEU and chrF need a package: pip install 'mainspring[translate]'") from None
+        raise BLEU_EXTRA.missing() from None
     if tokens not in BLEU.TOKENIZERS:
         raise BadOption.unknown("tokenizer of BLEU", tokens, BLEU.TOKENIZERS)
     return {"bleu": BLEU(tokenize=tokens), "chrf": CHRF()}
@@ -93,5 +94,6 @@ METRIC = Metric(
     choose_kind=choose_kind,
     signature=signature,
     combine=combine,
+    needs=BLEU_EXTRA,
     baselines={"copy": lambda row, learnt: row["text"]},
 )

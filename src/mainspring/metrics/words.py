@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mainspring.errors import Missing
+from mainspring.extras import ERROR_RATES
 from mainspring.metrics import Metric, Statistics
 from mainspring.text import SPACELESS_CHARACTER
 
@@ -94,7 +94,7 @@ def _jiwer() -> Any:
     try:
         import jiwer
     except ModuleNotFoundError:
-        raise Missing("error rates need a package: pip install 'mainspring[speech]'") from None
+        raise ERROR_RATES.missing() from None
     return jiwer
 
 
@@ -102,5 +102,6 @@ METRIC = Metric(
     score_rows=score_rows,
     signature=signature,
     combine=combine,
+    needs=ERROR_RATES,
     errors=NAMES,
 )

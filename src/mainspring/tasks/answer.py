@@ -5,6 +5,7 @@ from dataclasses import replace
 from mainspring.data.questions import ANSWER_COLUMNS, in_place, questions
 from mainspring.data.schema import Field
 from mainspring.errors import BadOption
+from mainspring.extras import HNSW
 from mainspring.formulations import (
     Limits,
     Values,
@@ -52,6 +53,8 @@ def variant(task: Task, options: Values) -> Task:
             if name in options:
                 raise BadOption(f"--{name} has no meaning without --documents FOLDER")
         return task
+    if options.get("search") == "hnsw":
+        HNSW.check()
     return replace(
         task,
         fields=(QUESTION, replace(ANSWERS, required=True)),

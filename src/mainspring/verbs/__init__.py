@@ -8,9 +8,21 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, SupportsIndex, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    SupportsIndex,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from mainspring.errors import BadOption, Range
+
+if TYPE_CHECKING:
+    from mainspring.tasks import Task
 
 
 class Result(Protocol):
@@ -20,6 +32,12 @@ class Result(Protocol):
 
     def lines(self, as_json: bool) -> Iterator[str]:
         """What goes to standard output: text for people, or JSON objects."""
+
+
+def check_packages(task: "Task") -> None:
+    """Missing where a task's scores need a package that is not installed."""
+    if task.metric is not None and task.metric.needs is not None:
+        task.metric.needs.check()
 
 
 # The numbers that options may be, the same in every verb that has them.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mainspring import registry
 from mainspring.threads import wait_politely
-from mainspring.verbs import check_values
+from mainspring.verbs import check_packages, check_values
 from mainspring.verbs.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def evaluate(
     found: Task = registry.find("tasks", task)
     given = found.read_options(task_options, list(inspect.signature(evaluate).parameters))
     found = found.variant(found, given)
+    check_packages(found)
     inputs, own = found.apart(given)
     use = Use(
         model=model_for(found, model),

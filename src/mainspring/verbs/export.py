@@ -73,6 +73,8 @@ def export(
     if kind not in chosen.types:
         raise BadOption(f"--type {kind}: `{format}` stores {', '.join(chosen.types)}")
     _check_out(place, chosen.suffix)
+    if chosen.needs is not None:
+        chosen.needs.check()
     found = locate(model)
     bundle = load(model, base=base)
     chosen.write(bundle, place, kind, _card(bundle, found, place.name, base))

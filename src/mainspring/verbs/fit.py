@@ -7,16 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring import events, registry
 from mainspring.errors import BadOption, Mismatch, Missing
+from mainspring.extras import TENSORBOARD
 from mainspring.locks import in_use
 from mainspring.threads import wait_politely
 from mainspring.training import LOCK_FILE, RUN_FILE, SKIPPED_FILE, SPLITS_FILE
-from mainspring.verbs import check_values
+from mainspring.verbs import check_packages, check_values
 from mainspring.verbs.output import json_line
 
 if TYPE_CHECKING:
@@ -313,8 +313,10 @@ def check(options: dict[str, Any]) -> None:
         )
     if options["add_characters"] and options["lora"] is not None:
         raise BadOption("--add-characters: an adapter cannot hold new tokens; leave --lora out")
-    if options["tensorboard"] and find_spec("tensorboard") is None:
-        raise Missing("--tensorboard needs a package: pip install 'mainspring[track]'")
+    if options["tensorboard"]:
+        TENSORBOARD.check()
+    if options["metric_rows"]:
+        check_packages(task)
     if options["model"]:
         ignored = [name for name in ("vocabulary", "tokenizer") if options[name] != _default(name)]
         for name in ignored:
