@@ -7,9 +7,10 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -516,7 +517,54 @@ def raising(error: BaseException) -> Callable[[Any], Any]:
 
 def test_ctrl_c(mainspring: Mainspring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "call", raising(KeyboardInterrupt()))
-    assert mainspring("doctor") == (3, "", "error: stopped by Ctrl-C\n")
+    assert mainspring("doctor") == (130, "", "error: stopped by Ctrl-C\n")
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], object]], None]]:
+    """verb(work): `mainspring doctor` does this work. Signals are as at a terminal: what is started
+    in the background ignores some."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+
+    def set_up(work: Callable[[], object]) -> None:
+        monkeypatch.setattr("mainspring.verbs.doctor.doctor", lambda: work())
+
+    yield set_up
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_signal_ends_a_verb_in_order_and_the_next_at_once(
+    mainspring: Mainspring, verb: Callable[..., None], number: int, code: int, said: str
+) -> None:
+    both = (signal.SIGINT, signal.SIGTERM)
+    found = []
+
+    def work() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as error:
+            found.extend(signal.getsignal(each) for each in both)
+            error.add_note("half is done")
+            raise
+
+    before = [signal.getsignal(each) for each in both]
+    verb(work)
+    assert mainspring("doctor") == (code, "", f"error: stopped by {said}; half is done\n")
+    assert found == [signal.SIG_DFL] * 2, "the system's own, which end the process"
+    assert [signal.getsignal(each) for each in both] == before
+
+
+def test_a_signal_that_is_ignored_stays_so(
+    mainspring: Mainspring, verb: Callable[..., None]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    verb(lambda: signal.raise_signal(signal.SIGINT))
+    assert mainspring("doctor") == (0, "", "")
 
 
 def test_our_own_mistakes_show_a_traceback_and_are_not_the_answer_no(

@@ -2,14 +2,19 @@
 
 A verb's options are the parameters of its Python function, read from its signature and docstring.
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 the answer
-is no, 2 the user's input or options, 3 anything else.
+is no, 2 the user's input or options, 3 anything else; 130 stopped by Ctrl-C and 143 by SIGTERM, as
+shells have it.
 """
 
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from mainspring import __version__, registry
@@ -86,6 +91,7 @@ def call(argv: Sequence[str]) -> Any:
         + "; ".join(f"`{name}` {line}" for name, line in GLOBAL.items())
         + ".",
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
         # --choices yes no: all words up to the next option.
         default_parameter=cyclopts.Parameter(
             consume_multiple=True, negative_iterable=(), converter=converted
@@ -152,7 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words == ["--version"]:
         print(__version__)
         return
-    sys.exit(guarded(lambda: answer(words, as_json, quiet), as_json))
+    with interruptible():
+        code = guarded(lambda: answer(words, as_json, quiet), as_json)
+    sys.exit(code)
 
 
 def answer(words: Sequence[str], as_json: bool, quiet: bool) -> int:
@@ -182,10 +190,45 @@ def wanted(error: NotFetched) -> bool:
     return sys.stdin.readline().strip().lower() in ("", "y", "yes")
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block SIGTERM ends the work in order, as Ctrl-C does. The next signal finds the
+    system's own handlers, and ends the process at once. What is ignored (by `nohup`, or for what a
+    script put into the background) stays so; in another than the main thread nothing is caught."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    caught = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in caught:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
+
+    for number in caught:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])
+
+
 def guarded(work: Callable[[], int], as_json: bool) -> int:
-    """Turns errors into a message and an exit code; a traceback only for our own mistakes."""
+    """Turns errors into a message and an exit code; a traceback only for our own mistakes. What was
+    noted with an error, such as what goes on after it, is part of the message."""
 
     def say(error: BaseException, message: str) -> None:
+        message = "; ".join([message, *vars(error).get("__notes__", ())])
         if as_json:
             print(json.dumps({"error": type(error).__name__, "message": message}), flush=True)
         print(f"error: {message}", file=sys.stderr)
@@ -196,8 +239,9 @@ def guarded(work: Callable[[], int], as_json: bool) -> int:
         say(error, str(error))
         return error.exit_code
     except KeyboardInterrupt as error:
-        say(error, "stopped by Ctrl-C")
-        return 3
+        number = signal.Signals(error.number if isinstance(error, Stopped) else signal.SIGINT)
+        say(error, f"stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}")
+        return 128 + number
     except BrokenPipeError:
         # The reader of our output went away (`| head`): not an error. Python would complain
         # once more when it flushes standard output at exit, so that goes nowhere.

@@ -128,7 +128,7 @@ def test_two_stops_change_no_bit(
     for number, step in enumerate((1, 6)):
         with events.listening(StopAt(step)):
             stopped = run(data, out, **KINDS[kind], resume=number > 0)
-        assert (stopped.steps, stopped.ended, stopped.exit_code) == (step, "SIGTERM", 3)
+        assert (stopped.steps, stopped.ended, stopped.exit_code) == (step, "SIGTERM", 143)
         assert stopped.resume == f"mainspring fit summarize {data} --out {out} --resume"
     result = mainspring.fit("summarize", data, out=out, resume=True)
     assert (result.steps, result.ended, result.exit_code) == (STEPS, "steps", 0)
@@ -172,7 +172,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     command = nano.Command(tmp_path, *fit_words(data, out, "float32", "--json"), before=slow_steps)
     command.until(lambda: rows_logged(out) >= 2)
     command.signal(number)
-    assert command.wait() == 3
+    assert command.wait() == 128 + number
     assert f"{number.name}: finishing this step, then saving" in command.err
     printed = json.loads(command.out.splitlines()[-1])
     assert printed["ended"] == number.name and 0 < printed["steps"] < STEPS
@@ -253,10 +253,24 @@ def test_a_run_stopped_before_its_first_step_begins_anew(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(fitting, "run_session", _interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stopped:
             run(data, out, **KINDS["float32"])
+    words = f"go on with: mainspring fit summarize {data} --out {out} --resume"
+    assert stopped.value.__notes__ == [words]
     mainspring.fit("summarize", data, out=out, resume=True)
     assert_same(kept(out), straight("float32"))
+
+
+def test_a_run_stopped_before_its_pre_flight_begins_anew_by_the_same_command(
+    data: Path, tmp_path: Path, nano_size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "train_tokenizer", _interrupted)
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            run(data, out, **KINDS["float32"])
+    assert "__notes__" not in vars(stopped.value)
+    assert run(data, out, **KINDS["float32"]).ended == "steps"
 
 
 def _interrupted(*args: object) -> None:

@@ -94,10 +94,17 @@ def test_an_unfinished_file_is_gone_on_with(
 
     out = tmp_path / f"v.{suffix}"
     monkeypatch.setattr(module, "_vectors", stopping)
+    seen.append(15)
     with pytest.raises(KeyboardInterrupt):
+        embed(encoder, table, out=out)
+    assert not list(tmp_path.glob("v.*")), "nothing was done yet"
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt) as stopped:
         embed(encoder, table, out=out)
     assert not out.exists()
     part = tmp_path / f"v.{suffix}.part"
+    [note] = stopped.value.__notes__
+    assert note.startswith(f"{part}: 12 ")
     with part.open("ab") as stream:
         stream.write(b"\x01\x02\x03")  # a vector, or a line, that was being written
     monkeypatch.setattr(module, "_vectors", real)

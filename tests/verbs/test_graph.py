@@ -14,6 +14,7 @@ from mainspring import cli, events
 from mainspring.errors import BadOption, Missing
 from mainspring.families.bert import FAMILY as BERT
 from mainspring.formulations import Limits, Setup, relation_pairs
+from mainspring.graph import building
 from mainspring.verbs import graph, graph_building
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "graph"))
@@ -105,6 +106,18 @@ def test_json_on_the_command_line(place: Path, mainspring: Callable[..., Ran]) -
     assert step["evidence"][0]["document"].endswith("/table.jsonl#id=x1")
     assert said("ask", "Who knows Zorro?")["answers"] == []
     assert said("withdraw", "notes")["documents"] == 2
+
+
+def test_a_stop_says_what_goes_on(
+    place: Path, mainspring: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*how: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, "build", stopped)
+    code, out, err = mainspring("graph", "build", "notes", "--store", "kg", "--quiet")
+    said = "error: stopped by Ctrl-C; what was read is in kg, the same command goes on\n"
+    assert (code, out, err) == (130, "", said)
 
 
 def test_python_has_the_same(place: Path) -> None:

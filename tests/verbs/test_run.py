@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,16 @@ def test_a_part_of_something_else_is_refused(
     assert part.read_text(encoding="utf-8") == content
 
 
+def two_and_a_stop(predictions: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """The first two predictions, and then Ctrl-C."""
+
+    def stopped(*how: Any) -> Iterator[Any]:
+        yield from islice(predictions(*how), 2)
+        raise KeyboardInterrupt
+
+    return stopped
+
+
 def test_a_stop_keeps_what_is_done_and_says_so(
     trained: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,10 +247,31 @@ def test_a_stop_keeps_what_is_done_and_says_so(
     with events.listening(interrupted), pytest.raises(KeyboardInterrupt):
         summarize(trained, table, out=out)
     part = out.with_name("out.jsonl.part")
-    assert events.Note(f"{part}: 4 rows kept; run it again to go on") in seen
-    assert nano.read_jsonl(part) == whole[:4]
+    said = f"{part}: {{}} rows kept, the same command goes on"
+    assert events.Note(said.format(4)) in seen
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "_predictions", two_and_a_stop(applying._predictions))
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            summarize(trained, table, out=out)
+    assert stopped.value.__notes__ == [said.format(6)]
+    assert nano.read_jsonl(part) == whole[:6]
     summarize(trained, table, out=out)
     assert nano.read_jsonl(out) == whole
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_stop_before_the_first_row_leaves_nothing(
+    trained: Path, table: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def stopped(*how: object) -> None:
+        assert out.with_name(out.name + ".part").exists()
+        raise KeyboardInterrupt
+
+    out = table.with_name("none" + suffix)
+    monkeypatch.setattr(applying, "_predictions", stopped)
+    with pytest.raises(KeyboardInterrupt) as error:
+        summarize(trained, table, out=out)
+    assert not list(out.parent.glob("none*")) and "__notes__" not in vars(error.value)
 
 
 def test_a_part_made_otherwise_is_refused(

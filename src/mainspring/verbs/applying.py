@@ -33,6 +33,7 @@ from mainspring.verbs.output import (
     row_writer,
     tell_skipped,
     told,
+    unfinished,
     unwritable,
 )
 
@@ -338,18 +339,16 @@ class Output:
             self.count = number
         if self.count:
             events.note(f"{self.part}: going on after {self.count} rows")
-        with row_writer(self.part, "ab") as append:
+        with (
+            unfinished(lambda: self.count, "rows", self.part, self.note),
+            row_writer(self.part, "ab") as append,
+        ):
 
             def write(row: Values) -> None:
                 append(row)
                 self.count += 1
 
-            try:
-                yield rows, write
-            except BaseException:
-                if self.count:
-                    events.note(f"{self.part}: {self.count} rows kept; run it again to go on")
-                raise
+            yield rows, write
 
     def finish(self) -> None:
         """Puts the file in its place, in the format its suffix names."""

@@ -3,6 +3,7 @@
 import inspect
 import json
 import shlex
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -208,7 +209,12 @@ def fit(
         from mainspring.training.fitting import run_fit
 
         with reading_as(options["encoding"]):
-            outcome = run_fit(options, command_line(options), folder, resume=resume)
+            try:
+                outcome = run_fit(options, command_line(options), folder, resume=resume)
+            except KeyboardInterrupt as error:  # not in a step, or for the second time
+                if (folder / RUN_FILE).is_file():
+                    error.add_note(f"go on with: {resume_command(options)}")
+                raise
     return result(outcome, options, time.perf_counter() - started)
 
 
@@ -343,13 +349,15 @@ def command_line(options: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
+def resume_command(options: dict[str, Any]) -> str:
+    """The words that go on with this run."""
+    words = ["mainspring", "fit", options["task"], options["data"], "--out", options["out"]]
+    return shlex.join([*words, "--resume"])
+
+
 def result(outcome: "Outcome", options: dict[str, Any], seconds: float) -> FitResult:
     record = outcome.record
     stopped = record.ended.startswith("SIG")
-    resume = None
-    if stopped:
-        words = ["mainspring", "fit", options["task"], options["data"], "--out", options["out"]]
-        resume = shlex.join([*words, "--resume"])
     return FitResult(
         out=str(options["out"]),
         task=options["task"],
@@ -361,6 +369,6 @@ def result(outcome: "Outcome", options: dict[str, Any], seconds: float) -> FitRe
         best_step=record.best_step,
         scores=record.best_scores,
         ended=record.ended,
-        resume=resume,
-        exit_code=3 if stopped else 0,
+        resume=resume_command(options) if stopped else None,
+        exit_code=128 + signal.Signals[record.ended] if stopped else 0,
     )

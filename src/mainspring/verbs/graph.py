@@ -114,7 +114,11 @@ def build(
             building.check(settings)
             extractor = asked.extractor_of(entities, relations, model, relation_names, use)
             found, total = chain([first], documents), count_inputs(request)
-            built = building.build(found, graph, extractor, settings, total)
+            try:
+                built = building.build(found, graph, extractor, settings, total)
+            except KeyboardInterrupt as error:
+                error.add_note(f"what was read is in {store}, the same command goes on")
+                raise
         tell_skipped(skipped)
     facts = {"store": str(store), **vars(built), "links": dict(built.links)}
     facts["skipped"] = skipped.total

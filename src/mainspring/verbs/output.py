@@ -90,6 +90,24 @@ def note_made(file: Path, part: Path, made: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
+def unfinished(count: Callable[[], int], what: str, part: Path, *others: Path) -> Iterator[None]:
+    """Around the making of an output: where it ends early, the error tells how many of `what` are
+    kept in `part`, or where there is none the files go."""
+    try:
+        yield
+    except BaseException as error:
+        kept = f"{part}: {count()} {what} kept, the same command goes on"
+        if count() and isinstance(error, GeneratorExit):  # what stopped whoever takes the rows
+            events.note(kept)  # is not seen here
+        elif count():
+            error.add_note(kept)
+        else:
+            for file in (part, *others):
+                file.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def row_writer(file: Path, mode: Literal["wb", "ab"]) -> Iterator[Write]:
     """Gives `write(row)`: one line, which can be read at once. BadData where there is no room."""
     try:

@@ -23,7 +23,7 @@ from mainspring import events
 from mainspring.data.schema import Example
 from mainspring.errors import BadData, BadOption
 from mainspring.formulations.embedding import Vector
-from mainspring.verbs.output import joined, note_made, row_writer, unwritable
+from mainspring.verbs.output import joined, note_made, row_writer, unfinished, unwritable
 
 
 class VectorFile:
@@ -67,7 +67,12 @@ class VectorFile:
             stream = self.part.open("ab", buffering=0)
         except OSError as error:
             raise unwritable(self.part, error) from error
-        with stream, row_writer(self.rows_part, "ab") as write_row:
+        files = self.part, self.rows_part, self.how
+        with (
+            unfinished(lambda: self.count, "vectors", *files),
+            stream,
+            row_writer(self.rows_part, "ab") as write_row,
+        ):
 
             def write(example: Example, vector: Vector) -> None:
                 row = example.row
@@ -82,12 +87,7 @@ class VectorFile:
                 write_row(joined(others, place))
                 self.count += 1
 
-            try:
-                yield examples, write
-            except BaseException:
-                if self.count:
-                    events.note(f"{self.part}: {self.count} vectors kept; run it again to go on")
-                raise
+            yield examples, write
 
     def _done(self) -> Iterator[dict[str, Any]]:
         """What is known of the whole vectors; half-written ends are dropped from both files."""
