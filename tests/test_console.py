@@ -57,6 +57,13 @@ def test_the_end_of_long_work_is_a_line_and_short_work_is_none(
     assert text_of(log) == "reading 9/9 rows · 2.0 rows/s · 4 s\n"
 
 
+def test_work_that_is_stopped_says_how_far_it_came(log: PlainListener, clock: Clock) -> None:
+    log(Progress("training", 0, 2000, "steps"))
+    clock.now += 8
+    log(Progress("training", 24, 2000, "steps", {"ended": "SIGINT"}, stopped=True))
+    assert text_of(log) == "training 24/2000 steps · ended SIGINT · 3.0 steps/s · 8 s\n"
+
+
 def test_work_of_unknown_length_and_work_that_was_resumed(log: PlainListener, clock: Clock) -> None:
     log(Progress("reading", 0, None))
     log(Progress("training", 500, 1000, "steps"))

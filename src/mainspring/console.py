@@ -95,7 +95,7 @@ class TerminalListener:
             )
         bar = self.bars[event.task]
         self.progress.update(bar, completed=event.done, total=event.total, details=details)
-        if event.done == event.total:
+        if event.over:
             del self.bars[event.task]
             self.progress.refresh()
             if not self.bars:
@@ -148,10 +148,9 @@ class PlainListener:
     def progress(self, event: events.Progress) -> None:
         now = self.clock()
         work = self.works.setdefault(event.task, Work(now, event.done, now))
-        over = event.done == event.total
-        if over:
+        if event.over:
             del self.works[event.task]
-        if now - work.shown >= EVERY or (over and now - work.began >= BRIEF):
+        if now - work.shown >= EVERY or (event.over and now - work.began >= BRIEF):
             work.shown = now
             self.write(progress_line(event, event.done - work.first, now - work.began))
 
@@ -168,9 +167,9 @@ def progress_line(event: events.Progress, done: int, seconds: float) -> str:
         parts.append(f"{value} {name}" if "/" in name else f"{name} {value}")
     if done and seconds:
         parts.append(f"{done / seconds:,.1f} {event.unit}/s")
-        if event.total is not None and event.done < event.total:
+        if event.total is not None and not event.over:
             parts.append(f"{duration((event.total - event.done) * seconds / done)} left")
-    if event.done == event.total:
+    if event.over:
         parts.append(duration(seconds))
     return " · ".join(parts)
 

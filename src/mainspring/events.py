@@ -37,8 +37,8 @@ class Block:
 class Progress:
     """Where a long piece of work stands. `total` is None where it is not known.
 
-    `task` names the bar; equal names are one bar. `done == total` ends it. `details` are shown
-    beside the bar as they are ("loss": "2.31").
+    `task` names the bar; equal names are one bar. `done == total` ends it, or `stopped` before
+    that. `details` are shown beside the bar as they are ("loss": "2.31").
     """
 
     task: str
@@ -46,6 +46,11 @@ class Progress:
     total: int | None
     unit: str = "rows"
     details: dict[str, str] = field(default_factory=dict)
+    stopped: bool = False
+
+    @property
+    def over(self) -> bool:
+        return self.stopped or self.done == self.total
 
 
 @dataclass(frozen=True)

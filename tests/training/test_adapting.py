@@ -75,7 +75,7 @@ def stop_at(step: int) -> Any:
 
     def listener(event: events.Event) -> None:
         match event:
-            case events.Progress("training", done, total) if done == step != total:
+            case events.Progress("training", done, total, stopped=False) if done == step != total:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     return listener

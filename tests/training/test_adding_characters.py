@@ -74,7 +74,7 @@ def test_each_character_becomes_a_token_that_learns(data: Path, base: str, tmp_p
 def test_a_stopped_run_goes_on_to_the_same_bits(data: Path, base: str, tmp_path: Path) -> None:
     def stop(event: events.Event) -> None:
         match event:
-            case events.Progress("training", 2, 4):
+            case events.Progress("training", 2, 4, stopped=False):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     options = {**OPTIONS, "model": base, "add_characters": True}

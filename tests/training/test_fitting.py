@@ -104,7 +104,9 @@ class StopAt:
 
     def __call__(self, event: events.Event) -> None:
         match event:
-            case events.Progress("training", done, total) if done == self.step != total:
+            case events.Progress("training", done, total, stopped=False) if (
+                done == self.step != total
+            ):
                 os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -166,7 +166,7 @@ def test_a_state_is_saved_when_an_evaluation_is_long_in_coming(
 
 def stop_at(step: int, number: int = signal.SIGTERM) -> Callable[[events.Event], None]:
     def listen(event: events.Event) -> None:
-        if isinstance(event, events.Progress) and event.done == step != event.total:
+        if isinstance(event, events.Progress) and event.done == step and not event.over:
             os.kill(os.getpid(), number)
 
     return listen
@@ -304,12 +304,23 @@ def test_progress_shows_loss_rate_and_tokens() -> None:
     assert seen[1].details == {"loss": "0.500", "lr": "1.0e-03", "tokens/s": "200"}
 
 
-def test_a_bar_that_ends_early_is_closed() -> None:
+@pytest.mark.parametrize(
+    ("plan", "ended", "total"),
+    [
+        (Plan(steps=50, evaluate_every=50, seconds=2.0), "minutes", 50),
+        (Plan(steps=None, evaluate_every=50, seconds=2.0), "minutes", 2),
+        (Plan(steps=50, evaluate_every=1, patience=1), "patience", 50),
+    ],
+)
+def test_a_bar_that_ends_early_is_closed_and_keeps_its_total(
+    plan: Plan, ended: str, total: int
+) -> None:
     seen: list[events.Event] = []
     with events.listening(seen.append):
-        Diary([1.0]).run(Plan(steps=50, evaluate_every=50, seconds=2.0))
+        Diary([1.0, 2.0]).run(plan)
     last = [event for event in seen if isinstance(event, events.Progress)][-1]
-    assert last.done == last.total == 2 and last.details == {"ended": "minutes"}
+    assert (last.done, last.total, last.over) == (2, total, True)
+    assert last.details == {"ended": ended}
 
 
 def test_a_run_without_a_state_has_none(tmp_path: Path) -> None:

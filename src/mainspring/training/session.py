@@ -174,7 +174,10 @@ def run_session(
             write(_step_row(step))
             _show(step, plan, record)
     if record.step < expected_steps(plan, record):
-        emit(Progress("training", record.step, record.step, "steps", {"ended": record.ended}))
+        by_clock = plan.steps is None and record.ended == "minutes"  # then these are all there were
+        total = record.step if by_clock else plan.steps or expected_steps(plan, record)
+        ended = {"ended": record.ended}
+        emit(Progress("training", record.step, total, "steps", ended, stopped=True))
     return record
 
 
