@@ -70,6 +70,14 @@ def test_tags_that_name_types_alone() -> None:
     assert find_columns(["", "-DOCSTART- O"]) == Columns(0, None, False)
 
 
+def test_tags_of_other_schemes_are_told() -> None:
+    for tags in ("B-X M-X E-X S-X W-X O", "b-x i-x o", "X-B X-I O"):
+        rows = [f"a B-NP {tag} _" for tag in tags.split()]
+        assert find_columns(rows).tag == (2 if "B-X" in tags else 1)
+        rows = [f"a NN {tag} _" for tag in tags.split()]
+        assert find_columns(rows) == Columns(0, 2, False)
+
+
 def test_broken_lines_cost_their_sentence_and_are_listed(tmp_path: Path) -> None:
     good = "a\tO\nb\tB-X\n\n"
     rows, skipped = read(

@@ -11,6 +11,7 @@ from mainspring.data.entities import (
     join_words,
     parse_tag,
     repair_tags,
+    scheme_of,
     spans_to_tags,
     tagged_entities,
     tags_to_spans,
@@ -65,6 +66,79 @@ def test_tags_in_their_parts() -> None:
     assert parse_tag("O") == ("O", "")
     assert parse_tag("PER") == ("", "PER")
     assert parse_tag("X-PER") == ("", "X-PER")
+    assert parse_tag("b-per") == parse_tag("per_b", "behind") == ("B", "per")
+    assert (parse_tag("M-PER"), parse_tag("W-PER"), parse_tag("o")) == (
+        *(("I", "PER"), ("S", "PER"), ("O", "")),
+    )
+    assert parse_tag("B-PER", "bare") == ("", "B-PER")
+
+
+@pytest.mark.parametrize(
+    ("tags", "scheme"),
+    [
+        ("O B-X I-X", "front"),
+        ("I-X O", "front"),
+        ("o b-x i-x", "front"),
+        ("X-B X-I O", "behind"),
+        ("x_b y_b x_i", "behind"),
+        ("X-B X-I Y", "behind"),
+        ("B-X X-I", "front"),
+        ("B-X Y Y Y", "bare"),
+        ("X Y O", "bare"),
+        ("e-mail phone O", "bare"),
+        ("vitamin-B vitamin-C O", "bare"),
+        ("O o", None),
+    ],
+)
+def test_the_scheme_of_tags(tags: str, scheme: str | None) -> None:
+    assert scheme_of(tags.split()) == scheme
+
+
+SCHEMES = {  # first, inside, last, single; of entities of several words and of one
+    "BIO": "BIIB",
+    "BIOES": "BIES",
+    "BILOU": "BILU",
+    "BMES": "BMES",
+    "BMEWO": "BMEW",
+}
+
+
+def written(spans, count: int, scheme: str, behind: bool, small: bool) -> list[str]:
+    first, inside, last, single = SCHEMES[scheme]
+    tags = ["O"] * count
+    for label, start, end in spans:
+        prefixes = [first, *inside * (end - start - 2), last] if end - start > 1 else [single]
+        tags[start:end] = [f"{label}-{p}" if behind else f"{p}-{label}" for p in prefixes]
+    return [tag.lower() for tag in tags] if small else tags
+
+
+@QUICK
+@given(
+    st.lists(st.tuples(st.sampled_from(["per", "loc", "地点"]), st.integers(1, 4)), min_size=1),
+    st.sampled_from(sorted(SCHEMES)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_entities_are_the_same_from_tags_of_any_scheme(parts, scheme, behind, small) -> None:
+    ends = list(itertools.accumulate(length + 1 for _, length in parts))
+    spans = [(n, end - 1 - size, end - 1) for (n, size), end in zip(parts, ends, strict=True)]
+    spans = [("one", 0, 1), ("one", 1, 3), *((n, a + 3, b + 3) for n, a, b in spans)]
+    tags = written(spans, ends[-1] + 3, scheme, behind, small)
+    fixed, repairs = repair_tags(tags, scheme_of(tags))
+    assert (tags_to_spans(fixed), repairs) == (spans, [])
+
+
+def test_tags_of_two_schemes_are_refused() -> None:
+    words = join_words(["Anna", "Li", "left"])[1]
+    for tags, scheme in (
+        (["B-PER", "PER-I", "O"], "front"),
+        (["PER-B", "B-PER", "O"], "behind"),
+        (["B-PER", "PER", "O"], None),
+        (["PER", "I-PER", "O"], "bare"),
+    ):
+        with pytest.raises(Flaw, match="tag of another scheme") as error:
+            tagged_entities(words, tags, scheme)
+        assert "at word" in error.value.detail
 
 
 @pytest.mark.parametrize(
@@ -79,7 +153,8 @@ def test_tags_in_their_parts() -> None:
     ],
 )
 def test_tags_of_any_scheme_become_bio(tags: str, wanted: str, repairs: int) -> None:
-    assert repair_tags(tags.split()) == (wanted.split(), repairs)
+    fixed, repaired = repair_tags(tags.split())
+    assert (fixed, len(repaired)) == (wanted.split(), repairs)
 
 
 @QUICK
@@ -87,7 +162,7 @@ def test_tags_of_any_scheme_become_bio(tags: str, wanted: str, repairs: int) -> 
 def test_what_is_repaired_needs_no_repair(tags: list[str]) -> None:
     fixed, _ = repair_tags(tags)
     assert len(fixed) == len(tags)
-    assert repair_tags(fixed) == (fixed, 0)
+    assert repair_tags(fixed) == (fixed, [])
     assert [parse_tag(tag)[1] for tag in fixed] == [parse_tag(tag)[1] for tag in tags]
 
 
@@ -108,6 +183,9 @@ def test_words_with_tags_are_entities() -> None:
         ("Angela Merkel", "PER"),
         ("Paris", "LOC"),
     ]
+    assert tagged_entities(words, ["S-PER", "S-PER", "I-X", "O"])[1][0].detail.endswith(
+        "the first `I-X` at word 3"
+    )
     [flaw] = mended
     assert (flaw.reason, flaw.detail) == (
         "tags out of order",

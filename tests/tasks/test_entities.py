@@ -56,6 +56,24 @@ def test_rows_as_people_bring_them(tmp_path: Path, row: dict[str, Any]) -> None:
     assert ("words" in values) == ("text" not in row)
 
 
+def test_the_scheme_of_tags_is_told_from_many_rows(tmp_path: Path) -> None:
+    """One row alone would be read as bare labels."""
+    rows = [
+        {"tokens": TOKENS, "tags": ["per-b", "per-i", "o", "loc-b"]},
+        {"tokens": ["Paris"], "tags": ["O"]},
+        {"tokens": ["Bonn", "II"], "tags": ["loc-i", "O"]},
+        {"tokens": ["Rome"], "tags": ["B-LOC"]},
+    ]
+    said: list[object] = []
+    with events.listening(said.append):
+        found, skipped = read(nano.write_jsonl(rows, tmp_path / "rows.jsonl"))
+    labels = [[e["label"] for e in row["entities"]] for row in found]
+    assert labels == [["per", "loc"], [], ["loc"]]
+    assert skipped.counts == {"tag of another scheme": 1}
+    assert skipped.mended == {"tags out of order": 1}
+    assert any("`per-b` is read as `B-per`" in str(event) for event in said)
+
+
 def test_lists_in_the_cells_of_a_table(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     with file.open("w", newline="") as stream:

@@ -6,8 +6,9 @@
     ...
 
 Which column holds what is told from the first lines: the tags are the last column of nothing but
-`O` and `B-…`, `I-…` (also `E-…`, `S-…`, `L-…`, `U-…`, and `B_…` or `B:…`); the tokens are the
-first, or the second where the first counts (CoNLL-U: ranges like `3-4` and empty nodes like `5.1`
+`O` and `B-…`, `I-…` (also `E-…`, `S-…`, `L-…`, `U-…`, `M-…`, `W-…`, and `B_…` or `B:…`), else the
+last one of nothing but these in small letters, or of `…-B` and `…-I`. The tokens are the first
+column, or the second where the first counts (CoNLL-U: ranges like `3-4` and empty nodes like `5.1`
 are left out). Files without tags give tokens alone.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mainspring.data.entities import BEHIND, FRONT
 from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text
 from mainspring.data.skipped import SkipLog
 
@@ -24,7 +26,12 @@ SUFFIXES = (".conll", ".bio", ".iob", ".iob2", ".bioes", ".conllu", ".conllx", "
 
 LOOKED_AT = 1000  # lines that tell the columns
 
-TAG = re.compile(r"O|[BIESLU][-_:]\S.*")
+# How tags may be written, the surest first.
+TAGS = (
+    re.compile(r"O|[BIESLUMW][-_:]\S.*"),
+    re.compile(rf"O|{FRONT.pattern}", re.IGNORECASE),
+    re.compile(rf"O|{BEHIND.pattern}", re.IGNORECASE),
+)
 _INDEX = re.compile(r"\d+([-.]\d+)?")
 _BLANKS = " \t\r\n"
 
@@ -92,13 +99,13 @@ def find_columns(lines: Sequence[str]) -> Columns:
     rows = [cells for cells in rows if len(cells) == width]
     index = width > 1 and all(_INDEX.fullmatch(cells[0]) for cells in rows) and rows[0][0] == "1"
     token = int(index)
-    for column in range(width - 1, token, -1):
-        fitting = sum(TAG.fullmatch(cells[column]) is not None for cells in rows)
+    for form, column in itertools.product(TAGS, range(width - 1, token, -1)):
+        fitting = sum(form.fullmatch(cells[column]) is not None for cells in rows)
         # One wrong tag in a hundred is a broken line, not another kind of column.
         if fitting >= 0.99 * len(rows):
             return Columns(token, column, index)
     # Tags that name types alone (PER, O) are told by their O.
-    named = width - 1 > token and any(cells[-1] == "O" for cells in rows)
+    named = width - 1 > token and any(cells[-1] in ("O", "o") for cells in rows)
     return Columns(token, width - 1 if named else None, index)
 
 
@@ -112,7 +119,7 @@ def _passed_over(cells: list[str], columns: Columns, sentence: _Sentence) -> boo
     tag = columns.tag
     if tag is None:
         return cells[0] == "#" and len(cells) > columns.token + 1
-    return len(cells) <= tag or TAG.fullmatch(cells[tag]) is None
+    return len(cells) <= tag or not any(form.fullmatch(cells[tag]) for form in TAGS)
 
 
 def _read(cells: list[str], line: str, columns: Columns, sentence: _Sentence) -> tuple[str, str]:

@@ -2,12 +2,14 @@
 
 An entity is `{"label", "start", "end"}`: characters `start` (first) to `end` (one past the last) of
 its text. Tags are BIO (Ramshaw and Marcus, 1995): `B-X` begins an entity, `I-X` goes on with it,
-`O` is none.
+`O` is none. Those of other schemes become BIO: BIOES, BILOU, BMES and BMEWO, in either letter case,
+with the prefix in front or behind (`X-B`), and bare labels.
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mainspring.data.kinds import Flaw, whole
 from mainspring.text import language_of
@@ -22,7 +24,11 @@ END = ("end", "end_offset", "stop", "end_char")
 
 # Prefixes that always begin, and always end, an entity.
 OPENING, CLOSING = ("B", "S", "U"), ("E", "L", "S", "U")
-PREFIXES, SEPARATORS = ("B", "I", "E", "L", "S", "U"), ("-", "_", ":")
+# What BMES and BMEWO call the inside of an entity, and one of a single word.
+SAME = {"M": "I", "W": "S"}
+FRONT = re.compile(r"(?P<prefix>[BIESLUMW])[-_:](?P<label>\S.*)", re.IGNORECASE)
+BEHIND = re.compile(r"(?P<label>.*\S)[-_:](?P<prefix>[BIESLUMW])", re.IGNORECASE)
+Scheme = Literal["front", "behind", "bare"]  # where tags have their prefix, if any
 
 
 # -- words -----------------------------------------------------------------------------------------
@@ -56,31 +62,78 @@ def _needs_blank(left: str, right: str) -> bool:
 # -- tags ------------------------------------------------------------------------------------------
 
 
-def parse_tag(tag: str) -> tuple[str, str]:
-    """(prefix, label): ("B", "PER") of `B-PER`, `B_PER` or `B:PER`; ("O", "") of `O`; ("", "PER")
-    of a bare `PER`."""
-    if tag[:1] in PREFIXES and tag[1:2] in SEPARATORS and tag[2:]:
-        return tag[0], tag[2:]
-    return ("O", "") if tag in ("O", "") else ("", tag)
+def parse_tag(tag: str, scheme: Scheme | None = "front") -> tuple[str, str]:
+    """(prefix, label): ("B", "PER") of `B-PER`, `B_PER`, `B:PER` or `b-PER`, with the prefix behind
+    of `PER-B`; ("O", "") of `O`; ("", "PER") of a bare `PER`. `M` is read as `I`, `W` as `S`."""
+    if tag in ("O", "o", ""):
+        return "O", ""
+    form = {"front": FRONT, "behind": BEHIND}.get(scheme or "front")
+    found = form.fullmatch(tag) if form else None
+    if found is None:
+        return "", tag
+    prefix = found["prefix"].upper()
+    return SAME.get(prefix, prefix), found["label"]
 
 
-def repair_tags(tags: Iterable[str]) -> tuple[list[str], int]:
-    """The same entities as well-formed BIO, and how many tags had to be read as another.
+def scheme_of(tags: Iterable[str]) -> Scheme | None:
+    """Where the tags of a data set have their prefix; None where all are `O`.
 
-    `I-X` that follows no `X` begins an entity, as CoNLL's own scorer reads it, and is counted;
-    so is an `E-X` that nothing precedes. BIOES, BILOU and bare labels are rewritten, not counted.
+    In front where half of them begin with one; only that of a beginning, an inside or a single word
+    tells it, in small letters only that of a beginning, for labels may be called `e-mail`. Behind
+    where all end with one, or half of them, some label both with `B` and with `I`. Otherwise they
+    are bare.
     """
-    fixed, repairs = [], 0
+    named = [tag for tag in tags if parse_tag(tag)[0] != "O"]
+    if not named:
+        return None
+    front = sum(parse_tag(tag, "front")[0] != "" for tag in named)
+    if front * 2 >= len(named) and any(_tells_front(tag) for tag in named):
+        return "front"
+    behind = [parse_tag(tag, "behind") for tag in named]
+    found = {parts for parts in behind if parts[0]}
+    several = any(("I", label) in found for prefix, label in found if prefix == "B")
+    fitting = sum(prefix != "" for prefix, _ in behind)
+    if fitting == len(named) and any(prefix in OPENING for prefix, _ in found):
+        return "behind"
+    return "behind" if several and fitting * 2 >= len(named) else "bare"
+
+
+def _tells_front(tag: str) -> bool:
+    prefix, _ = parse_tag(tag, "front")
+    return prefix in ("B", "I", "S", "U") and (tag[0].isupper() or prefix == "B")
+
+
+def check_scheme(tags: Sequence[str], scheme: Scheme | None) -> None:
+    """Flaw where one of the tags is of another scheme than the data."""
+    for at, tag in enumerate(tags, 1):
+        prefix, _ = parse_tag(tag, scheme)
+        other = _tells_front(tag) if scheme == "bare" else prefix == ""
+        if other:
+            forms = {"front": "B-… or I-…", "behind": "…-B or …-I", "bare": "names alone"}
+            detail = f"`{tag}` at word {at}, where other tags are {forms[scheme or 'front']} or O"
+            raise Flaw("tag of another scheme", f"{detail}; write all tags alike")
+
+
+def repair_tags(
+    tags: Iterable[str], scheme: Scheme | None = "front"
+) -> tuple[list[str], list[int]]:
+    """The same entities as well-formed BIO, and the positions of tags read as another.
+
+    `I-X` that follows no `X` begins an entity, as CoNLL's own scorer reads it, and is told; so is
+    an `E-X` that nothing precedes. Other schemes and bare labels are rewritten, which is not told.
+    """
+    fixed: list[str] = []
+    repairs = []
     open_label = ""  # of the entity that the next tag may go on with
-    for tag in tags:
-        prefix, label = parse_tag(tag)
+    for at, tag in enumerate(tags):
+        prefix, label = parse_tag(tag, scheme)
         if prefix == "O":
             fixed.append("O")
             open_label = ""
             continue
         goes_on = label == open_label and prefix not in OPENING
         if not goes_on and prefix in ("I", "E", "L"):
-            repairs += 1
+            repairs.append(at)
         fixed.append(f"{'I' if goes_on else 'B'}-{label}")
         open_label = "" if prefix in CLOSING else label
     return fixed, repairs
@@ -106,8 +159,11 @@ def spans_to_tags(spans: Iterable[tuple[str, int, int]], count: int) -> list[str
     return tags
 
 
-def tagged_entities(words: Sequence[Span], tags: Sequence[str]) -> tuple[list[Entity], list[Flaw]]:
-    """The entities that words with tags hold, and what was repaired; Flaw where they do not fit."""
+def tagged_entities(
+    words: Sequence[Span], tags: Sequence[str], scheme: Scheme | None = None
+) -> tuple[list[Entity], list[Flaw]]:
+    """The entities that words with tags hold, and what was repaired; Flaw where they do not fit,
+    or are not of the `scheme` of the data. Without one these tags alone tell it."""
     if len(words) != len(tags):
         raise Flaw("tags of wrong length", f"{len(words)} words and {len(tags)} tags")
     if any(tag.isdecimal() for tag in tags):
@@ -116,11 +172,14 @@ def tagged_entities(words: Sequence[Span], tags: Sequence[str]) -> tuple[list[En
             "put a file labels.txt beside the data, one name a line in the order of the numbers, "
             "or the data set's card, README.md",
         )
-    fixed, repairs = repair_tags(tags)
+    scheme = scheme or scheme_of(tags)
+    check_scheme(tags, scheme)
+    fixed, repairs = repair_tags(tags, scheme)
     mended = []
     if repairs:
-        first = next(i for i, (a, b) in enumerate(zip(tags, fixed, strict=True)) if a != b)
-        detail = f"{repairs} of {len(tags)} tags, the first `{tags[first]}` at word {first + 1}"
+        first = repairs[0]
+        detail = f"{len(repairs)} of {len(tags)} tags, "
+        detail += f"the first `{tags[first]}` at word {first + 1}"
         mended = [Flaw("tags out of order", detail)]
     spans = tags_to_spans(fixed)
     return [

@@ -47,12 +47,14 @@ class Layout:
     """Columns that rows may come in, and how their values become those of the task's own fields.
 
     `values` raises Flaw where they cannot. One that is `first` is preferred to the task's own
-    fields where both are there and the user names no column.
+    fields where both are there and the user names no column. `by_rows` makes of the values of
+    the first rows, as they stand in the columns, a `values` that reads all of them alike.
     """
 
     fields: tuple[Field, ...]
     values: Callable[[Values], Values] = lambda values: values
     first: bool = False
+    by_rows: Callable[[Sequence[Values]], Callable[[Values], Values]] | None = None
 
 
 def match_layout(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mainspring.data.entities import OPENING, parse_tag
+from mainspring.data.entities import OPENING, parse_tag, scheme_of
 
 INSIDE = ("I", "E", "L")  # prefixes that go on with an entity
 
@@ -27,7 +27,8 @@ class Rules:
 
 def rules_of(labels: Sequence[str]) -> Rules:
     """What the label set allows."""
-    parsed = [parse_tag(label) for label in labels]
+    scheme = scheme_of(labels)
+    parsed = [parse_tag(label, scheme) for label in labels]
     begun = {label for prefix, label in parsed if prefix in OPENING}
     count = len(parsed)
     if any(label not in begun for prefix, label in parsed if prefix != "O"):

@@ -29,6 +29,7 @@ from mainspring.data.entities import (
     Entity,
     parse_tag,
     repair_tags,
+    scheme_of,
     spans_to_tags,
     tags_to_spans,
 )
@@ -343,7 +344,8 @@ def _decide(piece: _Piece, rules: Rules, *, constrained: bool) -> None:
 def _prediction(text: _Text, setup: Setup, tokenizer: Tokenizer) -> Prediction:
     """The entities of a text that is read to its end."""
     row, units = text.row, text.units
-    tags, _ = repair_tags(setup.labels[label] for label in text.labels)
+    scheme = scheme_of(setup.labels)
+    tags, _ = repair_tags((setup.labels[label] for label in text.labels), scheme)
     found: list[dict[str, Any]] = []
     for label, first, end in tags_to_spans(tags):
         start, stop = units.starts[first], units.ends[end - 1]
@@ -351,7 +353,7 @@ def _prediction(text: _Text, setup: Setup, tokenizer: Tokenizer) -> Prediction:
         words = row["text"][start:stop]
         entity = {"label": label, "text": words, "start": start, "end": stop}
         found.append({**entity, "score": round(score, 4), "entity_group": label, "word": words})
-    known = {parse_tag(label)[1] for label in setup.labels}
+    known = {parse_tag(label, scheme)[1] for label in setup.labels}
     unknown = sum(e["label"] not in known for e in row.get("entities") or ())
     counts = {"tag repairs": text.repairs, "entities of unknown labels": unknown}
     return Prediction(

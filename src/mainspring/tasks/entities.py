@@ -4,15 +4,25 @@ Data are words with tags (CoNLL files, `tokens` and `ner_tags`) or texts with ch
 (`entities`, `spans`, doccano's `label`, Label Studio's exports).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from mainspring import events
 from mainspring.data.annotated import annotated
-from mainspring.data.entities import Entity, checked_entities, join_words, tagged_entities
-from mainspring.data.kinds import Flaw, as_list
+from mainspring.data.entities import (
+    Entity,
+    Scheme,
+    checked_entities,
+    join_words,
+    parse_tag,
+    scheme_of,
+    tagged_entities,
+)
+from mainspring.data.kinds import Flaw, as_list, as_tags
 from mainspring.data.rows import Row
 from mainspring.data.schema import Field, Layout
 from mainspring.data.tables import names_beside
@@ -57,15 +67,30 @@ def of_spans(values: Values) -> Values:
     return {**values, "entities": entities, "mended": mended}
 
 
-def of_words(values: Values) -> Values:
+def of_words(values: Values, scheme: Scheme | None = None) -> Values:
     """Words as a text, with their places and the entities that their tags tell."""
     text, words = join_words(values["words"])
     if not text.strip():
         raise Flaw("empty text")
     found: Values = {"text": text, "words": words}
     if "entities" in values:
-        found["entities"], found["mended"] = tagged_entities(words, values["entities"])
+        found["entities"], found["mended"] = tagged_entities(words, values["entities"], scheme)
     return found
+
+
+def by_tags(rows: Sequence[Values]) -> Callable[[Values], Values]:
+    """`of_words` for the scheme that the tags of the first rows are of."""
+    tags: list[str] = []
+    for row in rows:
+        with suppress(Flaw):  # said where the row is read
+            tags += as_tags(row.get("entities"))
+    scheme = scheme_of(tags)
+    if scheme == "behind":
+        tag, (prefix, label) = next(
+            (tag, parts) for tag in tags if (parts := parse_tag(tag, scheme))[0] not in ("O", "")
+        )
+        events.note(f"tags have their prefix behind: `{tag}` is read as `{prefix}-{label}`")
+    return partial(of_words, scheme=scheme)
 
 
 # -- tags that are numbers -------------------------------------------------------------------------
@@ -144,7 +169,7 @@ TASK = Task(
     fields=(TEXT, ENTITIES),
     values=of_spans,
     layouts=(
-        Layout((WORDS, TAGS), of_words),
+        Layout((WORDS, TAGS), of_words, by_rows=by_tags),
         Layout((TEXT, replace(ENTITIES, accepted=("label", "labels"))), of_spans),
     ),
     unfold=unfold,

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mainspring import events
@@ -40,6 +41,9 @@ def match(
         layouts, _names(first), named, file=_place(source), given=given
     )
     _tell_unread(layout, columns, first)
+    if layout.by_rows is not None:
+        values = [{f: row.values.get(name) for f, name in columns.items()} for row in first]
+        layout = replace(layout, values=layout.by_rows(values))
     return layout, columns
 
 
