@@ -236,6 +236,49 @@ def test_tables_with_a_word_a_line(
     assert skipped.counts["no token"] == without == skipped.total
 
 
+@pytest.mark.parametrize(
+    ("line", "by", "left"),
+    [
+        (5, b"Sentence: 2,M\xff,NNP,B-per", "1 3 4"),  # the line tells its sentence
+        (6, b",sle\xffps,VBZ,O", "1 3 4"),
+        (3, b",Mer,kel,NNP,I-per", "2 3 4"),
+        (5, b"Sentence: 2,Mer,kel,NNP,I-per", "1 3 4"),
+        (5, b"Sent\xff: 2,Paris,NNP,B-geo", "3 4"),  # what follows may belong to either
+        (5, b'Sentence: 2,"Pa"ris,NNP', "3 4"),
+        (2, b"lost", "2 3 4"),
+        (8, b"Sentence: 4", "1 2 3"),
+    ],
+)
+def test_a_broken_line_costs_its_sentence_and_no_other(
+    line: int, by: bytes, left: str, tmp_path: Path
+) -> None:
+    table = """Sentence #,Word,POS,Tag
+Sentence: 1,Angela,NNP,B-per
+,Merkel,NNP,I-per
+,sings,VBZ,O
+Sentence: 2,Paris,NNP,B-geo
+,sleeps,VBZ,O
+Sentence: 3,Rome,NNP,B-geo
+Sentence: 4,Bonn,NNP,B-geo
+"""
+    texts = ["Angela Merkel sings", "Paris sleeps", "Rome", "Bonn"]
+    lines = table.encode().splitlines()
+    lines[line - 1] = by
+    (tmp_path / "ner.csv").write_bytes(b"\n".join(lines) + b"\n")
+    rows, skipped = read(tmp_path / "ner.csv")
+    assert [row["text"] for row in rows] == [texts[int(number) - 1] for number in left.split()]
+    assert skipped.total == 1
+
+
+def test_a_broken_line_between_two_numbers_costs_both_sentences(tmp_path: Path) -> None:
+    lines = ["1,a,O", "2,b,O", "2,c,O", "lost", "3,d,O", "3,e,O", "4,f,O", "4", "4,g,O", "5,h,O"]
+    (tmp_path / "ner.csv").write_text("\n".join(["sent_id,word,tag", *lines]))
+    rows, skipped = read(tmp_path / "ner.csv")
+    assert [row["text"] for row in rows] == ["a", "h"]
+    assert skipped.counts == {"ragged row": 2, "broken sentence": 1}
+    assert "ner.csv:6: the line before cannot be read" in skipped.summary()
+
+
 def test_sentences_that_never_end_are_told(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(delimited, "MOST_WORDS", 2)
     lines = [f"{number},{word},O" for number, word in [(1, "a"), (1, "b"), (1, "c"), (2, "d")]]

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -39,11 +39,21 @@ def read_tsv(path: Path, skipped: SkipLog) -> Iterator[Row]:
     return read_csv(path, skipped, preferred="\t")
 
 
+@dataclass(frozen=True)
+class _Broken:
+    """A record that cannot be used, and is listed: its cells, where it is of one line."""
+
+    cells: list[str]
+
+
 def _rows(
     records: Iterable[tuple[int, list[str], str]], header: list[str], path: Path, skipped: SkipLog
-) -> Iterator[Row]:
-    """The records that have a cell for each column."""
+) -> Iterator[Row | _Broken]:
+    """The records as rows, where they have a cell for each column."""
     for line, cells, raw in records:
+        if not cells:
+            yield _Broken([])
+            continue
         if len(cells) > len(header) and not any(cells[len(header) :]):
             cells = cells[: len(header)]  # delimiters at the end of the line
         if UNDECODABLE in raw:
@@ -53,6 +63,8 @@ def _rows(
             skipped.add("ragged row", file=path, line=line, detail=detail, raw=raw)
         else:
             yield Row(dict(zip(header, cells, strict=True)), str(path), line)
+            continue
+        yield _Broken(cells if len(raw.splitlines()) == 1 else [])
 
 
 # -- one word a line -------------------------------------------------------------------------------
@@ -62,21 +74,32 @@ WORD = ("word", "token", "words", "tokens")
 MOST_WORDS = 100_000  # of a sentence
 
 
-def of_words(rows: Iterator[Row], header: Sequence[str], skipped: SkipLog) -> Iterator[Row]:
+def of_words(
+    rows: Iterator[Row | _Broken], header: Sequence[str], skipped: SkipLog
+) -> Iterator[Row]:
     """Rows of a table that has a number of the sentence and a word in each line, as sentences: each
     column a list, the number as it is. Where the number is empty the sentence goes on. A line
-    without a word is listed. Rows of any other table stay as they are."""
+    without a word is listed; a broken one costs its sentence. Rows of any other table stay as they
+    are."""
     names = {name.casefold(): name for name in reversed(header)}
     number, word = (next((names[n] for n in of if n in names), None) for of in (SENTENCE, WORD))
-    first = next(rows, None)
-    if first is None:
+    broken: list[Row | _Broken] = []
+    for first in rows:
+        if isinstance(first, Row):
+            break
+        broken.append(first)
+    else:
         return
-    rows = itertools.chain([first], rows)
+    rows = itertools.chain(broken, [first], rows)
     if number is None or word is None or re.search(r"[\s\[]", first.values[word].strip()[:-1]):
-        yield from rows
+        yield from (row for row in rows if isinstance(row, Row))
         return
-    for at, numbered in itertools.groupby(_numbered(rows, number), key=itemgetter(0)):
-        lines = [line for _, line in itertools.islice(numbered, MOST_WORDS + 1)]
+    numbered_rows = _numbered(rows, header, number, skipped)
+    for at, numbered in itertools.groupby(numbered_rows, key=itemgetter(0)):
+        found = [line for _, line in itertools.islice(numbered, MOST_WORDS + 1)]
+        lines = [line for line in found if line is not None]
+        if len(lines) < len(found):
+            continue
         if len(lines) > MOST_WORDS:
             detail = f"more than {MOST_WORDS} lines with the same `{number}`"
             skipped.add("too long", file=lines[0].file, line=lines[0].line, detail=detail)
@@ -87,11 +110,42 @@ def of_words(rows: Iterator[Row], header: Sequence[str], skipped: SkipLog) -> It
             yield replace(kept[0], values={**columns, number: at})
 
 
-def _numbered(rows: Iterable[Row], number: str) -> Iterator[tuple[str, Row]]:
-    at = ""
+def _numbered(
+    rows: Iterable[Row | _Broken], header: Sequence[str], number: str, skipped: SkipLog
+) -> Iterator[tuple[str, Row | None]]:
+    """The lines with the number of their sentence, None for a broken line. One that does not tell
+    its number may belong to the sentence before it or to that behind it, and is given to both:
+    the second is listed."""
+    at, sparse, unsure = "", False, False
     for row in rows:
-        at = row.values[number].strip() or at
-        yield at, row
+        if isinstance(row, Row):
+            given = row.values[number].strip()
+            sparse = sparse or not given
+            # Where only first lines have a number, the broken one began no sentence that follows.
+            if unsure and given not in ("", at) and not sparse:
+                detail = "the line before cannot be read, and may belong to it"
+                skipped.add("broken sentence", file=row.file, line=row.line, detail=detail)
+                yield given, None
+            unsure = unsure and not given
+        else:
+            told = _number_in(row.cells, header, number, at)
+            given, unsure = told or "", told is None or (unsure and not told)
+        at = given or at
+        yield at, row if isinstance(row, Row) else None
+
+
+def _number_in(cells: Sequence[str], header: Sequence[str], number: str, before: str) -> str | None:
+    """The number of the sentence in a broken line; None where it does not tell. In one with more or
+    fewer cells than there are columns a first cell does that looks like the number `before`."""
+    column = header.index(number)
+    alike = column == 0 and cells and _form(cells[0]) == _form(before) != ""
+    if (len(cells) != len(header) and not alike) or UNDECODABLE in cells[column]:
+        return None
+    return cells[column].strip()
+
+
+def _form(number: str) -> str:
+    return re.sub(r"\d+", "0", number.strip())
 
 
 def _has(row: Row, word: str, skipped: SkipLog) -> bool:
@@ -138,8 +192,8 @@ def _records(
     """(line, cells, raw text) of each record that is not blank.
 
     A record with a misplaced quote is taken literally, as one line, where that gives `width` cells
-    (0: any number); otherwise its first line is skipped and reading goes on with the next. So are
-    the lines of a TSV's record that are rows of their own.
+    (0: any number); otherwise its first line is listed and given without cells, and reading goes on
+    with the next. So it does with the lines of a TSV's record that are rows of their own.
     """
     while True:
         lines.begin_record()
@@ -153,6 +207,7 @@ def _records(
             if width not in (0, len(cells)):
                 raw = lines.record[0]
                 skipped.add("bad quotes", file=path, line=lines.number, detail=str(error), raw=raw)
+                yield lines.number, [], raw
                 continue
         if delimiter == "\t" and _are_rows(lines.record, cells, width):
             lines.take_back(1)
