@@ -106,6 +106,40 @@ def test_yes_and_no_are_the_same_labels_in_every_format(tmp_path: Path) -> None:
         assert [row["label"] for row in read(data)[0]] == ["True", "False"]
 
 
+def test_numbers_and_dates_are_the_same_labels_in_every_format(tmp_path: Path) -> None:
+    import datetime
+    from decimal import Decimal
+
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    numbers = [4.5, -0.25, 4.1, 2.0, 1e-7]
+    names = ["4.5", "-0.25", "4.1", "2", "1e-07"]
+    data = write([{"text": LONG, "label": number} for number in numbers], tmp_path)
+    assert [row["label"] for row in read(data)[0]] == names
+    several = write([{"text": LONG, "labels": numbers}, {"text": LONG, "labels": 4.5}], tmp_path)
+    assert [row["label"] for row in read(several)[0]] == [names, ["4.5"]]
+    (tmp_path / "data.csv").write_text("text,label\n" + "".join(f"a,{n}\n" for n in numbers))
+    assert [row["label"] for row in read(tmp_path / "data.csv")[0]] == names
+    days = [datetime.date(2020, 1, 2), datetime.date(2021, 1, 2)]
+    noon = datetime.datetime(2020, 1, 2, 12, 30)
+    for labels, kind, wanted in (
+        (numbers, pa.float64(), names),
+        (numbers, pa.float32(), names),
+        (days, pa.date32(), ["2020-01-02", "2021-01-02"]),
+        (
+            [datetime.datetime(d.year, 1, 2) for d in days],
+            pa.timestamp("us"),
+            ["2020-01-02", "2021-01-02"],
+        ),
+        ([noon], pa.timestamp("ms"), ["2020-01-02 12:30:00"]),
+        ([Decimal("4.50"), Decimal("3.00")], pa.decimal128(5, 2), ["4.5", "3"]),
+    ):
+        table = pa.table({"text": [LONG] * len(labels), "label": pa.array(labels, kind)})
+        pa.parquet.write_table(table, tmp_path / "data.parquet")
+        assert [row["label"] for row in read(tmp_path / "data.parquet")[0]] == wanted
+
+
 def test_missing_ones_of_several_labels(tmp_path: Path) -> None:
     labels = ("1.0|2", "nan", "", float("nan"))
     rows, skipped, _ = read(write([{"text": LONG, "labels": given} for given in labels], tmp_path))

@@ -5,6 +5,8 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,11 +73,18 @@ def as_text_if_any(value: Any) -> str:
 
 def as_label(value: Any) -> str:
     """The name of a class; numbers are names too, `1.0` that of `1`: tables get it so where some
-    of their labels are missing, and those are written as `nan`."""
+    of their labels are missing, and those are written as `nan`. Other numbers and dates are named
+    as a CSV file has them."""
     if isinstance(value, bool):
         return str(value)  # as tables have it that pandas wrote
+    if isinstance(value, Decimal):
+        value = float(value)
     if isinstance(value, float) and math.isnan(value):
         raise Flaw("missing field", " holds nan, no label")
+    if isinstance(value, float) and math.isfinite(value) and not value.is_integer():
+        return repr(value)
+    if isinstance(value, date):
+        return str(value).removesuffix(" 00:00:00")
     if (number := whole(value)) is not None:
         return str(value).strip() if isinstance(value, str) and "." not in value else str(number)
     if isinstance(value, str) and not value.strip():
@@ -154,7 +163,7 @@ def as_labels(value: Any) -> list[str]:
     if isinstance(value, str) and not value.lstrip().startswith("["):
         parts = value.replace(";", "|").split("|")
         return list(dict.fromkeys(as_label(part) for part in parts if part.strip()))
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal | date):
         return [as_label(value)]
     return list(dict.fromkeys(as_label(label) for label in as_list(value, "labels")))
 

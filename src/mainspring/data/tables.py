@@ -55,7 +55,7 @@ def _rows(batches: Iterable[Any], path: Path, skipped: SkipLog) -> Iterator[Row]
         for start in range(0, large.num_rows, BATCH):
             batch = large.slice(start, BATCH)
             try:
-                values = batch.to_pylist()
+                values = _as_written(batch).to_pylist()
             except UnicodeDecodeError:
                 values = [_or_none(batch.slice(i, 1)) for i in range(batch.num_rows)]
             for row in values:
@@ -64,6 +64,18 @@ def _rows(batches: Iterable[Any], path: Path, skipped: SkipLog) -> Iterator[Row]
                     skipped.add("undecodable bytes", file=path, line=line)
                 else:
                     yield Row(named(row, names), str(path), line)
+
+
+def _as_written(batch: Any) -> Any:
+    """A batch whose short floats have the value of their shortest name: 4.1 instead of 4.0999999,
+    as other formats have it."""
+    import pyarrow as pa
+
+    for at, kind in enumerate(batch.schema.types):
+        if kind in (pa.float16(), pa.float32()):
+            column = batch.column(at).cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+            batch = batch.set_column(at, batch.schema.names[at], column)
+    return batch
 
 
 def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
