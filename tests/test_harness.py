@@ -2,6 +2,8 @@
 transformers. The tasks and their data are written here: nothing is fetched."""
 
 import json
+import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -148,6 +150,25 @@ def test_models_that_have_an_encoder(lm_eval: Any) -> None:
 
     with pytest.raises(Mismatch, match="lacks a decoder alone"):
         Harness(nano.bundle())
+
+
+def test_its_command_says_what_is_wrong_as_ours_does(tmp_path: Path) -> None:
+    def run(program: str) -> tuple[int, str]:
+        words = [sys.executable, "-W", "ignore", "-c", program]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+        return done.returncode, done.stderr
+
+    start = "import runpy; runpy.run_module('mainspring.harness', run_name='__main__')"
+    lacking = "import sys; sys.modules['lm_eval'] = sys.modules['lm_eval.api.instance'] = None"
+    code, err = run(f"{lacking}; {start}")
+    assert code == 2 and re.fullmatch(r"error: the harness needs .*\[harness\]'\n", err)
+    fails = (
+        "import lm_eval.__main__ as main; from mainspring.errors import BadOption\n"
+        "def cli_evaluate(): raise BadOption('not so')\n"
+        "main.cli_evaluate = cli_evaluate"
+    )
+    code, err = run(f"{fails}\n{start}")
+    assert code == 2 and err.endswith("error: not so\n") and "Traceback" not in err
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

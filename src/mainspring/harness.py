@@ -11,15 +11,16 @@ From Python:
 The likelihoods are those of `formulations.likelihood`, the texts those of `generation`.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.compute.devices import choose_device
 from mainspring.compute.precision import ready
-from mainspring.errors import BadOption, Mismatch, Missing
+from mainspring.errors import BadOption, MainspringError, Mismatch, Missing
 from mainspring.extras import HARNESS
 from mainspring.formulations import IGNORED, EncodedRow, causal, special_ids
 from mainspring.formulations.inputs import in_batches, kept, padded
@@ -29,12 +30,22 @@ from mainspring.formulations.sequence_to_sequence import end_id
 from mainspring.generation.options import GenerationOptions
 from mainspring.generation.search import generate
 
+
+def _end(error: MainspringError) -> NoReturn:
+    """Ends the process as the `mainspring` command does where something is wrong."""
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(error.exit_code)
+
+
 try:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
 except ModuleNotFoundError as error:
-    raise Missing(f"{HARNESS.what} a package ({error.name}): {HARNESS.command}") from None
+    missing = Missing(f"{HARNESS.what} a package ({error.name}): {HARNESS.command}")
+    if __name__ == "__main__":
+        _end(missing)
+    raise missing from None
 
 LENGTH, WRITTEN = 2048, 256  # tokens, where nobody says any
 
@@ -235,4 +246,7 @@ def _until(text: str, stops: Sequence[str]) -> str:
 if __name__ == "__main__":
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except MainspringError as error:
+        _end(error)
