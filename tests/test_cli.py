@@ -18,8 +18,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 import nano
-from mainspring import cli, registry
+from mainspring import cli, registry, streams
+from mainspring.errors import NotFetched
 
+FULL = Path("/dev/full")
 GOLDEN = Path(__file__).with_name("golden") / "cli.json"
 
 # (exit code, standard output, standard error) of `mainspring WORDS...`
@@ -253,6 +255,80 @@ main(["run", "summarize", {str(trained.parent / "test.jsonl")!r}, "--model", {st
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0
     assert b"Traceback" not in err and b"BrokenPipe" not in err
+
+
+def test_outputs_of_other_encodings(trained: Path, tmp_path: Path) -> None:
+    """The row holds its own text, so that it is written whatever the model makes of it."""
+    words = ["run", "summarize", "Café 中 is here.", "--model", str(trained), "--quiet"]
+    for variables in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}):
+        done = subprocess.run(
+            [sys.executable, "-m", "mainspring", *words, "--json"],
+            env={**os.environ, **variables},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.decode("utf-8"))["text"] == "Café 中 is here."
+
+
+def test_what_an_encoding_has_no_sign_for_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
+    streams.prepare(as_json=False)
+    streams.put("Café")
+    print("中", file=sys.stderr, flush=True)
+    streams.prepare(as_json=True)
+    streams.put("Café")
+    assert raw.getvalue() == b"Caf\\xe9\n\\u4e2d\nCaf\xc3\xa9\n"
+
+
+@pytest.mark.parametrize(("word", "code"), [("summarize", 0), ("no-such-task", 2)])
+def test_streams_that_are_closed(word: str, code: int) -> None:
+    command = f"exec {sys.executable} -m mainspring tasks {word} >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == code
+
+
+@pytest.mark.parametrize("words", [["tasks"], ["--help"], ["tasks", "--help"], ["tasks", "--json"]])
+def test_a_full_disk_behind_standard_output(words: list[str]) -> None:
+    if not FULL.exists():
+        pytest.skip("needs the disk that is always full")
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mainspring", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    said = "error: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["tasks"], ["graph"]])
+def test_a_reader_of_help_that_goes_away_is_no_error(words: list[str]) -> None:
+    """`mainspring fit --help | head -1`"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "mainspring", *words],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", ["run summarize --model MODEL", "run summarize - --model MODEL"])
+def test_a_standard_input_that_is_closed(
+    trained: Path, mainspring: Mainspring, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    ran = mainspring(*words.replace("MODEL", str(trained)).split())
+    assert_refused(ran, "nothing to read: name texts, files or folders")
+    assert not cli.wanted(NotFetched("starter", "a model", "free"))
 
 
 # -- bad input ------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ shells have it.
 """
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from mainspring import __version__, registry
+from mainspring import __version__, registry, streams
 from mainspring.errors import BadOption, MainspringError, NotFetched
 
 # verb -> (module:function, the line shown by `mainspring --help`)
@@ -83,7 +82,9 @@ Every verb:
 def call(argv: Sequence[str]) -> Any:
     """Parses the words of one command and runs its verb; None for help."""
     import cyclopts
+    from rich.console import Console
 
+    help = streams.Held()
     app = cyclopts.App(
         name="mainspring",
         version=__version__,
@@ -105,9 +106,11 @@ def call(argv: Sequence[str]) -> Any:
         groups.get(parent, app).command(place, name=verb)
     try:
         words = [HYPHEN if word == "-" else word for word in argv]
-        return app(words, exit_on_error=False, print_error=False)
+        made = app(words, exit_on_error=False, print_error=False, console=Console(file=help))
     except cyclopts.CycloptsError as error:
         raise UsageError(str(error).replace(HYPHEN, "-"), argv) from None
+    streams.put(help.getvalue(), end="")
+    return made
 
 
 def converted(kind: Any, tokens: Any) -> Any:
@@ -149,18 +152,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = given[: given.index("--")] if "--" in given else given
     as_json, quiet = "--json" in options, "--quiet" in options
     words = [word for word in options if word not in GLOBAL] + given[len(options) :]
+    streams.prepare(as_json)
+    told = ""
     if words in ([], ["--help"], ["-h"], ["help"]):
-        print(overview())
-        return
-    if words[1:] in ([], ["--help"], ["-h"]) and words[0] in GROUPS:
-        print(f"usage: mainspring {words[0]} VERB ...\n\n{listing(words[0] + ' ')}")
-        return
-    if words == ["--version"]:
-        print(__version__)
+        told = overview()
+    elif words[1:] in ([], ["--help"], ["-h"]) and words[0] in GROUPS:
+        told = f"usage: mainspring {words[0]} VERB ...\n\n{listing(words[0] + ' ')}"
+    elif words == ["--version"]:
+        told = __version__
+    if told:
+        if code := guarded(lambda: tell(told), as_json):
+            sys.exit(code)
         return
     with interruptible():
         code = guarded(lambda: answer(words, as_json, quiet), as_json)
     sys.exit(code)
+
+
+def tell(text: str) -> int:
+    streams.put(text)
+    return 0
 
 
 def answer(words: Sequence[str], as_json: bool, quiet: bool) -> int:
@@ -178,13 +189,13 @@ def answer(words: Sequence[str], as_json: bool, quiet: bool) -> int:
         if result is None:
             return 0
         for line in result.lines(as_json):
-            print(line, flush=True)
+            streams.put(line)
         return int(result.exit_code)
 
 
 def wanted(error: NotFetched) -> bool:
     """Asks a person who sits at a terminal whether the model is to be fetched now."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not (streams.is_typed() and sys.stderr.isatty()):
         return False
     print(f"{error.told} now, {error.terms}? [Y/n] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("", "y", "yes")
@@ -230,7 +241,7 @@ def guarded(work: Callable[[], int], as_json: bool) -> int:
     def say(error: BaseException, message: str) -> None:
         message = "; ".join([message, *vars(error).get("__notes__", ())])
         if as_json:
-            print(json.dumps({"error": type(error).__name__, "message": message}), flush=True)
+            streams.put(json.dumps({"error": type(error).__name__, "message": message}))
         print(f"error: {message}", file=sys.stderr)
 
     try:
@@ -243,9 +254,7 @@ def guarded(work: Callable[[], int], as_json: bool) -> int:
         say(error, f"stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}")
         return 128 + number
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): not an error. Python would complain
-        # once more when it flushes standard output at exit, so that goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.drop_output()  # its reader went away (`| head`), which is no error
         return 0
     except OSError as error:  # the user's disk, folders and permissions
         place = f"{error.filename}: " if error.filename else ""

@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from mainspring import events
+from mainspring import events, streams
 from mainspring.text import duration
 
 EVERY = 10.0  # seconds between two plain lines of the same work
@@ -213,13 +213,13 @@ def printing(as_json: bool, quiet: bool) -> Iterator[None]:
         match event:
             case events.Text(text):
                 if not as_json:
-                    print(text, end="", flush=True)
+                    streams.put(text, end="")
                     begun = True
             case events.Answer(written=True):
                 pass
             case events.Answer(row, text):
                 line = json.dumps(row, ensure_ascii=False, default=str) if as_json else text
-                print("" if begun else line, flush=True)
+                streams.put("" if begun else line)
                 begun = False
             case events.Warn():
                 shown(event)

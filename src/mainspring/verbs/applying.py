@@ -13,7 +13,7 @@ from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any
 
-from mainspring import events
+from mainspring import events, streams
 from mainspring.data import schema
 from mainspring.data.readers import Source, read_rows, sources
 from mainspring.data.rows import Row, suffix
@@ -149,7 +149,8 @@ def input_rows(request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
     if not request.inputs and not _lacking(request, [*request.task.inputs]):
         row = Row(dict(request.given), "options", 1)
         return schema.examples(iter([row]), (), {}, skipped, given=request.given)
-    if not request.inputs and sys.stdin.isatty():
+    closed = sys.stdin is None and "-" in (request.inputs or ("-",))
+    if closed or (not request.inputs and streams.is_typed()):
         raise Missing("nothing to read: name texts, files or folders, or pipe a text in")
     _check_inputs(request)
     found: list[Callable[[], Iterator[schema.Example]]] = []
@@ -160,7 +161,7 @@ def input_rows(request: Request, skipped: SkipLog) -> Iterator[schema.Example]:
             for source in sources(given):
                 found.append(partial(_source_rows, source, request, skipped))
         else:
-            row = Row({"text": given}, "argument", 1)
+            row = Row({"text": _as_text(given)}, "argument", 1)
             found.append(partial(_checked, iter([row]), request, skipped))
     return _all(found, skipped)
 
@@ -245,6 +246,15 @@ def _is_path(given: str) -> bool:
     except (OSError, ValueError):  # too long for a name, or with characters none can have: a text
         pass
     return False
+
+
+def _as_text(word: str) -> str:
+    """A word of the command line: where the system's encoding is not UTF-8 it comes with bytes in
+    the place of characters."""
+    try:
+        return os.fsencode(word).decode("utf-8")
+    except UnicodeError:
+        return word
 
 
 def _stdin_rows(lines: bool) -> Iterator[Row]:

@@ -345,6 +345,8 @@ def page(file: str | Path, *, store: str | Path, nodes: int = 300) -> Done:
 def _words(query: str) -> str:
     """A query as given, from a file, or from standard input."""
     if query == "-":
+        if sys.stdin is None:
+            raise Missing("nothing to read: standard input is closed")
         return sys.stdin.read()
     if "\n" not in query and query.endswith((".rq", ".sparql")):
         file = Path(query)
