@@ -2,6 +2,7 @@
 
 import itertools
 import unicodedata
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -122,6 +123,17 @@ def test_a_word_is_read_at_its_first_token() -> None:
     assert list(zip(units.starts, units.ends, strict=True)) == [(0, 6), (8, 10), (11, 16), (16, 17)]
 
 
+def test_blanks_at_the_ends_of_a_token_are_in_no_unit() -> None:
+    class Blanks:
+        """A tokenizer whose tokens hold the blanks before and after them."""
+
+        def offsets_many(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+            return [([5, 6, 7], [(0, 9), (9, 11), (11, 18)]) for _ in texts]
+
+    [units] = read_units([" Merkel  \t spoke\n "], [None], cast(Any, Blanks()))
+    assert list(zip(units.starts, units.ends, units.at, strict=True)) == [(1, 7, 0), (11, 16, 2)]
+
+
 def test_words_without_a_token_are_in_no_unit() -> None:
     [units] = read_units(["a\u200b b"], [[(0, 1), (1, 2), (3, 4)]], TOKENIZERS["wordpiece"])
     assert list(zip(units.starts, units.ends, strict=True)) == [(0, 1), (3, 4)]
@@ -162,3 +174,6 @@ def test_windows_lose_nothing(count: int, size: int, overlap: int) -> None:
         assert a.own_end == b.own_start
         assert a.end - b.start >= overlap
         assert min(a.end - a.own_end, b.own_start - b.start) >= overlap // 2
+    # One window less could not hold them all, with what neighbours have in common.
+    fewer = len(windows) - 1
+    assert fewer * size - (fewer - 1) * overlap < count or not fewer
