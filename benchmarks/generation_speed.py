@@ -377,7 +377,7 @@ def _rouge_checks(
     kind = METRIC.choose_kind(wanted)
 
     def means(name: str) -> dict[str, float]:
-        rows = METRIC.score_rows(tokenizer.decode_many(answers[name]), wanted, kind)
+        rows = METRIC.score_rows([tokenizer.decode(ids) for ids in answers[name]], wanted, kind)
         return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
 
     found = {name: means(name) for name in answers}

@@ -9,7 +9,6 @@ from mainspring.weights.maps import (
     Pair,
     is_ignored,
     same,
-    same_parts,
     to_ours,
     to_theirs,
 )
@@ -17,7 +16,8 @@ from mainspring.weights.maps import (
 PAIRS = [
     same("a.weight", "x.w"),
     same("b.weight", "y.w"),
-    *same_parts("c", "z", ("weight", "bias")),
+    same("c.weight", "z.weight"),
+    same("c.bias", "z.bias"),
 ]
 SHAPES = {"a.weight": (2, 3), "b.weight": (4,), "c.weight": (2,), "c.bias": (2,)}
 

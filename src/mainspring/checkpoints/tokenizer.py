@@ -104,10 +104,6 @@ class Tokenizer:
         out."""
         return self.backend.decode([int(i) for i in ids if i >= 0], skip_special)
 
-    def decode_many(self, rows: Iterable[Iterable[int]], skip_special: bool = True) -> list[str]:
-        kept = [[int(i) for i in ids if i >= 0] for ids in rows]
-        return self.backend.decode_batch(kept, skip_special)
-
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The vocabulary entry of each id, one a piece; "" for an id past the vocabulary."""
         return [self.backend.id_to_token(int(i)) or "" for i in ids]

@@ -6,7 +6,7 @@ or ignored with a reason, and all that does not fit is reported at once.
 """
 
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -167,12 +167,6 @@ class Ignored:
 
 def same(ours: str, theirs: str) -> Pair:
     return Pair((ours,), (theirs,))
-
-
-def same_parts(ours: str, theirs: str, parts: Iterable[str] = ("weight",)) -> Iterator[Pair]:
-    """Pairs of a module's parameters, `weight` and where it has one `bias`."""
-    for part in parts:
-        yield same(f"{ours}.{part}", f"{theirs}.{part}")
 
 
 def is_ignored(name: str, ignored: Iterable[Ignored]) -> bool:
