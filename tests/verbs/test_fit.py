@@ -14,6 +14,7 @@ from mainspring import events
 from mainspring.checkpoints.bundle import load
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.errors import BadData, BadOption, Mismatch, Missing
+from mainspring.training import fitting
 from mainspring.verbs.fit import FitResult, command_line
 
 QUICK: dict[str, Any] = {
@@ -257,12 +258,28 @@ def test_options_out_of_range_are_refused(
     assert not (tmp_path / "out" / "run.json").exists()
 
 
-def test_a_failed_start_does_not_stand_in_the_way_of_the_next(data: Path, tmp_path: Path) -> None:
+def test_a_size_that_cannot_do_the_task_is_refused_before_anything_is_made(
+    data: Path, tmp_path: Path
+) -> None:
+    """Not even the data is read through: no row of it is listed as broken."""
+    for size, problem in (("bert-mini", "cannot do `summarize`"), ("t5-tny", "unknown size")):
+        with pytest.raises((BadOption, Mismatch), match=problem):
+            fit(data, tmp_path / "runs" / "out", from_scratch=size)
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_failed_start_does_not_stand_in_the_way_of_the_next(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*how: object) -> None:
+        raise BadOption("no tokenizer")
+
+    monkeypatch.setattr(fitting, "train_tokenizer", failing)
     broken = tmp_path / "broken.jsonl"
     broken.write_bytes(data.read_bytes() + b"{bad\n")
     for _ in range(2):
-        with pytest.raises(BadOption, match="unknown size"):
-            fit(broken, tmp_path / "out", from_scratch="t5-tny")
+        with pytest.raises(BadOption, match="no tokenizer"):
+            fit(broken, tmp_path / "out")
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
         "skipped.jsonl",
         "splits.json",

@@ -302,6 +302,13 @@ def family_of_size(size: str) -> Family:
     return by_size[size]
 
 
+def spec_of_size(size: str) -> spec.Model:
+    """What a new model of this size has, but for its vocabulary, which comes of a tokenizer."""
+    family = family_of_size(size)
+    config = {**family.sizes[size], "architectures": [family.architecture], "vocab_size": 64}
+    return family.spec(config, ())
+
+
 def new_bundle(size: str, tokenizer: Tokenizer, seed: int) -> Bundle:
     """A model of one of the families' sizes ("t5-mini") with fresh weights drawn from `seed`."""
     family = family_of_size(size)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from mainspring import events, registry
-from mainspring.checkpoints.bundle import Bundle, family_of_size, load, new_bundle
+from mainspring.checkpoints.bundle import Bundle, family_of_size, load, new_bundle, spec_of_size
 from mainspring.checkpoints.chat import ROLES, TEMPLATE
 from mainspring.checkpoints.growing import unknown_characters, with_conversations, with_tokens
 from mainspring.checkpoints.heads import with_head
@@ -106,6 +106,8 @@ def run_fit(options: dict[str, Any], command: str, out: Path, *, resume: bool) -
     named, [source, *_] = named_columns(options), sources(options["data"])
     task, found = by_columns(task, given, source, named)
     options = {**options, "task_options": {**options["task_options"], **found}}
+    if options["from_scratch"]:  # told before the data is read, and a tokenizer is trained on it
+        choose_formulation(task, spec_of_size(options["from_scratch"]), "fit")
     inputs, _ = task.apart(given)
     skipped = SkipLog(out / SKIPPED_FILE, strict=options["strict"])
     with skipped:
