@@ -350,7 +350,13 @@ def assert_refused(ran: Ran, *parts: str) -> None:
         ("fitt x", ('Unknown command "fitt"', 'Did you mean "fit"', "mainspring --help")),
         ("summarize x", ("`summarize` is a task", "mainspring run summarize")),
         ("fit", ("TASK", "mainspring fit --help")),
-        ("fit summarize DATA", ("--out", "mainspring fit --help")),
+        ("fit summarize DATA", ("--out is missing\n", "mainspring fit --help")),
+        ("fit summarize DATA --out", ("--out requires an argument", "mainspring fit --help")),
+        ("graph build DATA", ("--store is missing\n", "mainspring graph build --help")),
+        ("get", ("name a model: starter, minilm",)),
+        ("fit summarize DATA --from-scratch t5-tiny --out /proc/x", ("--out /proc/x: cannot be",)),
+        ("evaluate summarize DATA --model MODEL --out DATA/x", ("x: cannot be made (Not a dir",)),
+        ("run summarize text --model MODEL --out /proc/x/o.csv", ("o.csv: cannot be made (",)),
         ("fit summarize DATA --out OUT --modle x", ("unknown option `--modle`", "`--model`?")),
         ("fit summarize DATA --out OUT --steps many", ("--steps", "many")),
         (
@@ -365,13 +371,13 @@ def assert_refused(ran: Ran, *parts: str) -> None:
         ("fit summarize pears.jsonl --out OUT --from-scratch t5-tiny", ("pears.jsonl", "pairs.j")),
         ("fit summarize EMPTY --out OUT --from-scratch t5-tiny", ("empty.csv", "file is empty")),
         ("fit summarize BROKEN --out OUT --from-scratch t5-tiny", ("no usable row: 2 bad JSON",)),
-        ("fit summarize DATA --out OUT --from-scratch t5-tiny --text body", ("column `body`",)),
+        ("fit summarize DATA --out OUT --from-scratch t5-tiny --text body", ("`body`; columns",)),
         ("fit summarize DATA --out DATA/x --from-scratch t5-tiny", ("pairs.jsonl", "directory")),
         ("fit summarize FOLDER --out OUT --from-scratch t5-tiny", ("no data in this folder",)),
         ("fit summarize DATA --out OUT --resume", ("no run to resume",)),
         ("run summarize text --model ./modle", ("no such folder", "did you mean", "model")),
         ("run summarize text --model FOLDER", ("no config.json",)),
-        ("run summarize text --model DATA", ("a file; give the checkpoint folder",)),
+        ("run summarize text --model TABLE", ("table.csv: not a checkpoint (a folder",)),
         ("run summarize artcle.txt --model MODEL", ("no file or folder", "article.txt")),
         ("run summarize text --model MODEL --precision bf16", ('"bf16"', "bfloat16")),
         ("run summarize text --model MODEL --top-p 2", ("--top-p must lie between 0 and 1",)),
@@ -403,11 +409,13 @@ def test_what_was_wrong_where_and_what_to_do(
     nano.write_jsonl(nano.pairs(8), Path("pairs.jsonl"))
     Path("article.txt").write_text("Quiet river.", encoding="utf-8")
     Path("empty.csv").write_text("", encoding="utf-8")
+    Path("table.csv").write_text("a,b\n", encoding="utf-8")
     Path("broken.jsonl").write_text("{\n{\n", encoding="utf-8")
     Path("folder").mkdir()
     Path("model").symlink_to(trained)
-    names = {"DATA": "pairs.jsonl", "DATA/x": "pairs.jsonl/x", "OUT": "out", "EMPTY": "empty.csv",
-             "BROKEN": "broken.jsonl", "FOLDER": "folder", "MODEL": "model"}  # fmt: skip
+    names = {"DATA": "pairs.jsonl", "DATA/x": "pairs.jsonl/x",
+             "OUT": "out", "EMPTY": "empty.csv", "BROKEN": "broken.jsonl", "FOLDER": "folder",
+             "MODEL": "model", "TABLE": "table.csv"}  # fmt: skip
     assert_refused(mainspring(*(names.get(word, word) for word in words.split())), *parts)
 
 

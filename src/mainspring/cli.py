@@ -14,10 +14,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mainspring import __version__, registry, streams
 from mainspring.errors import BadOption, MainspringError, NotFetched
+
+if TYPE_CHECKING:
+    from cyclopts import MissingArgumentError
 
 # verb -> (module:function, the line shown by `mainspring --help`)
 COMMANDS = {
@@ -107,10 +110,20 @@ def call(argv: Sequence[str]) -> Any:
     try:
         words = [HYPHEN if word == "-" else word for word in argv]
         made = app(words, exit_on_error=False, print_error=False, console=Console(file=help))
+    except cyclopts.MissingArgumentError as error:
+        raise UsageError(lacking(error), argv) from None
     except cyclopts.CycloptsError as error:
         raise UsageError(str(error).replace(HYPHEN, "-"), argv) from None
     streams.put(help.getvalue(), end="")
     return made
+
+
+def lacking(error: "MissingArgumentError") -> str:
+    """What is said of an argument that is not there, or of an option without a value."""
+    assert error.argument is not None
+    if error.keyword or error.argument.tokens:
+        return str(error).replace(HYPHEN, "-")
+    return f"{error.argument.name} is missing"
 
 
 def converted(kind: Any, tokens: Any) -> Any:

@@ -55,7 +55,7 @@ def test_a_mistyped_folder_offers_the_nearest(tmp_path: Path, hub: dict) -> None
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("")
-    with pytest.raises(Missing, match="give the checkpoint folder"):
+    with pytest.raises(Missing, match=r"not a checkpoint .*; give the folder that holds it"):
         locate("model.safetensors")
 
 

@@ -57,7 +57,9 @@ def locate(name: str | Path) -> Path:
     if here.is_file() and here.suffix == ".gguf":
         return here
     if here.exists():
-        raise Missing(f"{here}: a file; give the checkpoint folder that holds it")
+        part = here.suffix in (".safetensors", ".json")
+        hint = "; give the folder that holds it" if part else ""
+        raise Missing(f"{here}: not a checkpoint (a folder or a .gguf file){hint}")
     if name in TABLE:
         return located(str(name))
     if isinstance(name, Path) or not _may_be_hub_name(name):

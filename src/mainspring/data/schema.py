@@ -145,8 +145,11 @@ def match_columns(
     matched: dict[str, str] = {}
     for name, column in named.items():
         if column not in columns:
-            error = BadOption.unknown("column", column, columns)
-            raise BadOption(f"{known[name].option}: {error}; columns: {listed(columns)}")
+            near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            raise BadOption(
+                f"{known[name].option}: unknown column `{column}`{hint}; columns: {listed(columns)}"
+            )
         matched[name] = column
     for field in fields:
         if field.name not in matched:

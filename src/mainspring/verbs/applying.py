@@ -29,6 +29,7 @@ from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import (
     holds,
     joined,
+    make_folder,
     note_made,
     row_writer,
     tell_skipped,
@@ -336,7 +337,7 @@ class Output:
         self, rows: Iterator[schema.Example]
     ) -> Iterator[tuple[Iterator[schema.Example], Callable[[Values], None]]]:
         """(the rows still to be done, a function that writes one)."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.file.parent, self.file)
         self.note = note_made(self.file, self.part, self.made)
         for number, before in enumerate(self.resume(), 1):
             row = next(rows, None)

@@ -18,7 +18,7 @@ from mainspring.locks import in_use
 from mainspring.threads import wait_politely
 from mainspring.training import LOCK_FILE, RUN_FILE, SKIPPED_FILE, SPLITS_FILE
 from mainspring.verbs import check_packages, check_values
-from mainspring.verbs.output import json_line
+from mainspring.verbs.output import json_line, make_folder
 
 if TYPE_CHECKING:
     from mainspring.tasks import Task
@@ -225,7 +225,7 @@ def _held(out: Path) -> Iterator[None]:
     if out.exists() and not out.is_dir():
         raise BadOption(f"--out {out} is a file; name a folder")
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, out)
     otherwise = "wait for it to end or name another folder"
     try:
         with in_use(out / LOCK_FILE, "fitting", otherwise, passing=True):

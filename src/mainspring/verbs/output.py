@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring import events
-from mainspring.errors import BadData
+from mainspring.errors import BadData, BadOption
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -67,6 +67,14 @@ def json_line(result: "DataclassInstance") -> str:
 
 def unwritable(file: Path, error: OSError) -> BadData:
     return BadData(f"could not be written ({error.strerror or error})", file=file)
+
+
+def make_folder(folder: Path, out: Path) -> None:
+    """Makes the folder that `--out` needs, where it is not there; BadOption where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadOption(f"--out {out}: cannot be made ({error.strerror})") from error
 
 
 def note_made(file: Path, part: Path, made: Mapping[str, Any]) -> Path:

@@ -30,7 +30,7 @@ from mainspring.tasks import Task
 from mainspring.tasks.reading import checked, count, match
 from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import joined, row_writer, tell_skipped
+from mainspring.verbs.output import joined, make_folder, row_writer, tell_skipped
 
 AT_ONCE = 64  # rows
 PROMPT, SAMPLE = 32, 96  # tokens
@@ -73,7 +73,7 @@ def score_losses(
     """The `Evaluation` of the first contestant, against the second if there is one."""
     matched = match(task, source, named, given)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out, out)
     skipped = SkipLog(None if out is None else out / "skipped.jsonl", strict=strict)
     found: list[Surprise] = []
     report: dict[str, Any] = {}

@@ -24,7 +24,7 @@ from mainspring.tasks.reading import Matched, by_columns, checked, count, match
 from mainspring.tasks.settings import remembered
 from mainspring.verbs.evaluation import Evaluation, comparison, intervals, rounded
 from mainspring.verbs.opening import Opened, Use, open_for
-from mainspring.verbs.output import joined, row_writer, tell_skipped
+from mainspring.verbs.output import joined, make_folder, row_writer, tell_skipped
 
 CHOOSE_KIND_FROM = 200  # rows
 
@@ -97,7 +97,7 @@ def score(
     kind = _kind(task, metric, source, matched, given)
     report: dict[str, Any] = {}
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out, out)
     skipped = SkipLog(None if out is None else out / "skipped.jsonl", strict=strict)
     baseline = {name: Table() for name in metric.baselines}
     total = count(task, source, matched, given, limit, pieces=False)

@@ -23,7 +23,14 @@ from mainspring import events
 from mainspring.data.schema import Example
 from mainspring.errors import BadData, BadOption
 from mainspring.formulations.embedding import Vector
-from mainspring.verbs.output import joined, note_made, row_writer, unfinished, unwritable
+from mainspring.verbs.output import (
+    joined,
+    make_folder,
+    note_made,
+    row_writer,
+    unfinished,
+    unwritable,
+)
 
 
 class VectorFile:
@@ -47,7 +54,7 @@ class VectorFile:
     ) -> Iterator[tuple[Iterator[Example], Callable[[Example, Vector], None]]]:
         """(the rows still to be done, a function that writes one); `text` is the field embedded,
         and `columns` the names that its column may have, which is not written."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.file.parent, self.file)
         if not (self.part.exists() and self.how.exists()):
             self.part.unlink(missing_ok=True)
             self.rows_part.unlink(missing_ok=True)
