@@ -140,6 +140,35 @@ def test_numbers_and_dates_are_the_same_labels_in_every_format(tmp_path: Path) -
         assert [row["label"] for row in read(tmp_path / "data.parquet")[0]] == wanted
 
 
+def test_sets_and_tuples_in_cells_are_several_labels(tmp_path: Path) -> None:
+    cells = ["['x', 'y']", "('x', 'y')", "{'x', 'y'}", "frozenset({'x', 'y'})", "x|y", "set()"]
+    names = ["(other)", "{odd", "('a')", "('x', 1.5)"]
+    data = tmp_path / "data.csv"
+    data.write_text("text,labels\n" + "".join(f'a,"{cell}"\n' for cell in [*cells, *names]))
+    rows, skipped, _ = read(data)
+    wanted = [["x", "y"]] * 5 + [[], ["(other)"], ["{odd"], ["('a')"], ["x", "1.5"]]
+    assert [sorted(row["label"]) for row in rows] == [sorted(labels) for labels in wanted]
+    assert not skipped.total
+
+
+def test_lists_in_the_column_of_the_label_are_several_labels(tmp_path: Path) -> None:
+    lists = [["x", "y"], [], ["y"], None]
+    file = write([{"text": LONG, "label": labels} for labels in lists], tmp_path)
+    for named in ({}, {"label": "label"}, {"labels": "label"}):
+        rows, skipped, _ = read(file, **named)
+        assert [row["label"] for row in rows] == lists[:3]
+        assert skipped.counts == {"missing field": 1}
+    (tmp_path / "data.csv").write_text("text,label\na,\"['x', 'y']\"\nb,['y']\n")
+    assert [row["label"] for row in read(tmp_path / "data.csv")[0]] == [["x", "y"], ["y"]]
+    mixed = write([{"text": LONG, "label": label} for label in ("[sic]", ["x"], "z")], tmp_path)
+    said: list[events.Event] = []
+    with events.listening(said.append):
+        rows, skipped, _ = read(mixed)
+        assert [row["label"] for row in rows] == ["[sic]", "z"]
+        match(TASK, sources(mixed)[0], {})
+    assert any("--columns.labels label reads" in str(event) for event in said)
+
+
 def test_missing_ones_of_several_labels(tmp_path: Path) -> None:
     labels = ("1.0|2", "nan", "", float("nan"))
     rows, skipped, _ = read(write([{"text": LONG, "labels": given} for given in labels], tmp_path))

@@ -31,6 +31,8 @@ Kind = Literal[
 CLASSES = ("label", "labels", "tags", "spans")  # kinds whose values are names of classes
 # How answers begin that are more than a text that begins with a bracket.
 NESTED = re.compile(r"""\s*(\{\s*['"](text|answer_start)['"]|\[\s*['"{])""")
+# How a set or a tuple begins that Python wrote.
+WRITTEN_SET = re.compile(r"\s*(\{|\(|(frozen)?set\()")
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 
@@ -125,10 +127,11 @@ def _read_back(text: str, what: str) -> Any:
     import ast
 
     class Plain(ast.NodeTransformer):
-        """`array([1, 2], dtype=int32)` as `[1, 2]`, `np.int64(3)` as `3`, `nan` as None."""
+        """`array([1, 2], dtype=int32)` as `[1, 2]`, `np.int64(3)` as `3`, `nan` as None; so too
+        `frozenset({1, 2})`."""
 
         def visit_Call(self, node: ast.Call) -> ast.AST:
-            numpys = re.fullmatch(r"array|np\.\w+", ast.unparse(node.func))
+            numpys = re.fullmatch(r"array|frozenset|np\.\w+", ast.unparse(node.func))
             return self.visit(node.args[0]) if numpys and len(node.args) == 1 else node
 
         def visit_Name(self, node: ast.Name) -> ast.AST:
@@ -159,13 +162,28 @@ def _lacks_commas(text: str) -> bool:
 
 
 def as_labels(value: Any) -> list[str]:
-    """Names of classes, each once, in order; a text may hold several between `|` or `;`."""
+    """Names of classes, each once, in order; a text may hold several between `|` or `;`, or a list,
+    set or tuple written out."""
+    if isinstance(value, str) and WRITTEN_SET.match(value):
+        value = _set_in(value)
     if isinstance(value, str) and not value.lstrip().startswith("["):
         parts = value.replace(";", "|").split("|")
         return list(dict.fromkeys(as_label(part) for part in parts if part.strip()))
     if isinstance(value, int | float | Decimal | date):
         return [as_label(value)]
     return list(dict.fromkeys(as_label(label) for label in as_list(value, "labels")))
+
+
+def _set_in(text: str) -> Any:
+    """A set or tuple that was written into a table's cell, as a list; the text itself where it is
+    a name that only begins like one."""
+    try:
+        value = _read_back(text, "labels")
+    except Flaw:
+        return text
+    if isinstance(value, set):
+        return sorted(value, key=str)  # a set has another order in each process
+    return value if isinstance(value, tuple) else text
 
 
 def as_words(value: Any) -> list[str]:

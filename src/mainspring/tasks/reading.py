@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from mainspring import events
 from mainspring.data import schema
-from mainspring.data.kinds import Flaw
+from mainspring.data.kinds import Flaw, as_list
 from mainspring.data.readers import COLUMNS_FROM, Source, read_rows
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
@@ -40,6 +41,22 @@ def match(
     layout, columns = schema.match_layout(
         layouts, _names(first), named, file=_place(source), given=given
     )
+    one = next((f for f in layout.fields if f.kind == "label" and f.name in columns), None)
+    several = [(way, f) for way in layouts for f in way.fields if f.kind == "labels"]
+    if one is not None and several and (lists := _lists(columns[one.name], first)):
+        way, field = several[0]
+        column = columns[one.name]
+        if lists == "some":
+            events.warn(
+                f"column `{column}` holds lists in some rows: {field.option} {column} reads "
+                "several labels in all"
+            )
+        else:
+            others = {name: its for name, its in named.items() if name != one.name}
+            names = {**others, field.name: column}
+            layout, columns = schema.match_layout(
+                (way,), _names(first), names, file=_place(source), given=given
+            )
     _tell_unread(layout, columns, first)
     if layout.by_rows is not None:
         values = [{f: row.values.get(name) for f, name in columns.items()} for row in first]
@@ -70,6 +87,19 @@ def _holds_texts(name: str, rows: Sequence[Row]) -> bool:
     texts = [row.values.get(name) for row in rows]
     several = [len(text.split()) >= WORDS for text in texts if isinstance(text, str)]
     return sum(several) * 2 > len(texts)
+
+
+def _lists(name: str, rows: Sequence[Row]) -> Literal["all", "some"] | None:
+    """How many values of a column of labels are lists of them, or lists written out."""
+    lists = [_is_list(row.values[name]) for row in rows if row.values.get(name) is not None]
+    return ("all" if all(lists) else "some") if any(lists) else None
+
+
+def _is_list(value: Any) -> bool:
+    written = isinstance(value, str) and value.lstrip().startswith("[")
+    with suppress(Flaw):
+        return isinstance(value, list) or (written and bool(as_list(value, "labels")))
+    return False
 
 
 def by_columns(
