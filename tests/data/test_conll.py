@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mainspring.data.conll import Columns, find_columns
+from mainspring.data.conll import Columns, find_columns, is_conll
 from mainspring.data.readers import columns, read_rows, sources
 from mainspring.data.rows import Row
 from mainspring.data.skipped import SkipLog
@@ -76,6 +76,28 @@ def test_tags_of_other_schemes_are_told() -> None:
         assert find_columns(rows).tag == (2 if "B-X" in tags else 1)
         rows = [f"a NN {tag} _" for tag in tags.split()]
         assert find_columns(rows) == Columns(0, 2, False)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ("-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nsaid VBZ B-VP O\n", True),
+        ("APC2\tB\ngene\tI\n\nx\tO\n", True),
+        ("Anna\tPER-B\nsaid\tO\n", True),
+        ("token\ttag\n" + "Anna\tB-PER\nsaid\tO\n" * 200, False),  # a table
+        ("Anna PER\nsaid O\n", False),
+        ("Anna O\nsaid O\n", False),
+        ("Anna B-PER\nsaid it O\n", False),
+        ("Plain text.\nO B-side\n", False),
+        ("", False),
+    ],
+)
+def test_files_that_can_be_nothing_else(content: str, wanted: bool, tmp_path: Path) -> None:
+    for name in ("train.txt", "train.tsv"):
+        (tmp_path / name).write_text(content)
+        assert is_conll(tmp_path / name) is wanted
+    (tmp_path / "damaged.txt.gz").write_bytes(b"no archive")
+    assert not is_conll(tmp_path / "damaged.txt.gz")
 
 
 def test_broken_lines_cost_their_sentence_and_are_listed(tmp_path: Path) -> None:

@@ -87,6 +87,9 @@ def test_tags_in_their_parts() -> None:
         ("X Y O", "bare"),
         ("e-mail phone O", "bare"),
         ("vitamin-B vitamin-C O", "bare"),
+        ("B I O", "alone"),
+        ("P L O", "bare"),
+        ("B P O", "bare"),
         ("O o", None),
     ],
 )
@@ -126,6 +129,15 @@ def test_entities_are_the_same_from_tags_of_any_scheme(parts, scheme, behind, sm
     tags = written(spans, ends[-1] + 3, scheme, behind, small)
     fixed, repairs = repair_tags(tags, scheme_of(tags))
     assert (tags_to_spans(fixed), repairs) == (spans, [])
+
+
+def test_entities_without_a_label_have_one_by_default() -> None:
+    words = join_words(["APC", "2", "gene", "x"])[1]
+    entities, mended = tagged_entities(words, ["B", "I", "O", "B"])
+    assert [(e["label"], e["start"], e["end"]) for e in entities] == [
+        *(("entity", 0, 5), ("entity", 11, 12)),
+    ]
+    assert not mended
 
 
 def test_tags_of_two_schemes_are_refused() -> None:

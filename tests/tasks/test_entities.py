@@ -74,6 +74,14 @@ def test_the_scheme_of_tags_is_told_from_many_rows(tmp_path: Path) -> None:
     assert any("`per-b` is read as `B-per`" in str(event) for event in said)
 
 
+def test_conll_files_by_other_names(tmp_path: Path) -> None:
+    lines = "".join(f"{word}\t{tag}\n" for word, tag in zip(TOKENS, TAGS, strict=True))
+    for name in ("train.txt", "train.tsv"):
+        (tmp_path / name).write_text(lines)
+        [values], skipped = read(tmp_path / name)
+        assert (values["text"], values["entities"], skipped.total) == (TEXT, SPANS, 0)
+
+
 def test_lists_in_the_cells_of_a_table(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     with file.open("w", newline="") as stream:

@@ -13,13 +13,15 @@ are left out). Files without tags give tokens alone.
 """
 
 import itertools
+import lzma
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mainspring.data.entities import BEHIND, FRONT
-from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text
+from mainspring.data.entities import BEHIND, FRONT, parse_tag, scheme_of
+from mainspring.data.rows import LONGEST_ROW, UNDECODABLE, Row, open_text, suffix
 from mainspring.data.skipped import SkipLog
 
 SUFFIXES = (".conll", ".bio", ".iob", ".iob2", ".bioes", ".conllu", ".conllx", ".conll2003")
@@ -32,6 +34,8 @@ TAGS = (
     re.compile(rf"O|{FRONT.pattern}", re.IGNORECASE),
     re.compile(rf"O|{BEHIND.pattern}", re.IGNORECASE),
 )
+_PLAIN = (".txt", ".text", ".tsv")  # suffixes under which data sets also ship such files
+_LOOKED_AT_TEXT = 1 << 18  # characters of such a file
 _INDEX = re.compile(r"\d+([-.]\d+)?")
 _BLANKS = " \t\r\n"
 
@@ -76,6 +80,28 @@ def read_conll(path: Path, skipped: SkipLog) -> Iterator[Row]:
                     sentence.broken = True
                     skipped.add(reason, file=path, line=number, detail=detail, raw=line)
         yield from _whole(sentence, columns, path)
+
+
+def is_conll(path: Path) -> bool:
+    """Whether a file that may as well be a text or a table is one of words with tags: each line has
+    as many columns, one of them of nothing but tags, which tell their scheme."""
+    if suffix(path) not in _PLAIN:
+        return False
+    try:
+        with open_text(path) as file:
+            lines = file.read(_LOOKED_AT_TEXT + 1).split("\n")
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return False  # said where it is read
+    if sum(map(len, lines)) + len(lines) > _LOOKED_AT_TEXT:
+        lines.pop()  # cut
+    lines = lines[:LOOKED_AT]
+    rows = [c for line in lines if (c := split(line)) and c[0] != "-DOCSTART-"]
+    columns = find_columns(lines)
+    if columns.tag is None or len({len(cells) for cells in rows}) != 1:
+        return False
+    tags = [cells[columns.tag] for cells in rows]
+    scheme = scheme_of(tags)
+    return scheme not in (None, "bare") and all(parse_tag(tag, scheme)[0] for tag in tags)
 
 
 def split(line: str) -> list[str]:

@@ -3,7 +3,7 @@
 An entity is `{"label", "start", "end"}`: characters `start` (first) to `end` (one past the last) of
 its text. Tags are BIO (Ramshaw and Marcus, 1995): `B-X` begins an entity, `I-X` goes on with it,
 `O` is none. Those of other schemes become BIO: BIOES, BILOU, BMES and BMEWO, in either letter case,
-with the prefix in front or behind (`X-B`), and bare labels.
+with the prefix in front, behind (`X-B`) or alone (`B`), and bare labels.
 """
 
 import re
@@ -28,7 +28,10 @@ OPENING, CLOSING = ("B", "S", "U"), ("E", "L", "S", "U")
 SAME = {"M": "I", "W": "S"}
 FRONT = re.compile(r"(?P<prefix>[BIESLUMW])[-_:](?P<label>\S.*)", re.IGNORECASE)
 BEHIND = re.compile(r"(?P<label>.*\S)[-_:](?P<prefix>[BIESLUMW])", re.IGNORECASE)
-Scheme = Literal["front", "behind", "bare"]  # where tags have their prefix, if any
+ALONE = re.compile(r"(?P<prefix>[BIESLUMW])", re.IGNORECASE)
+# How tags are written: with their prefix in front, behind, without a label, or without a prefix.
+Scheme = Literal["front", "behind", "alone", "bare"]
+NAMELESS = "entity"  # the label of entities whose tags have none
 
 
 # -- words -----------------------------------------------------------------------------------------
@@ -64,24 +67,25 @@ def _needs_blank(left: str, right: str) -> bool:
 
 def parse_tag(tag: str, scheme: Scheme | None = "front") -> tuple[str, str]:
     """(prefix, label): ("B", "PER") of `B-PER`, `B_PER`, `B:PER` or `b-PER`, with the prefix behind
-    of `PER-B`; ("O", "") of `O`; ("", "PER") of a bare `PER`. `M` is read as `I`, `W` as `S`."""
+    of `PER-B`; ("O", "") of `O`; ("", "PER") of a bare `PER`. `M` is read as `I`, `W` as `S`. A
+    prefix alone is one of an `entity`."""
     if tag in ("O", "o", ""):
         return "O", ""
-    form = {"front": FRONT, "behind": BEHIND}.get(scheme or "front")
+    form = {"front": FRONT, "behind": BEHIND, "alone": ALONE}.get(scheme or "front")
     found = form.fullmatch(tag) if form else None
     if found is None:
         return "", tag
     prefix = found["prefix"].upper()
-    return SAME.get(prefix, prefix), found["label"]
+    return SAME.get(prefix, prefix), NAMELESS if scheme == "alone" else found["label"]
 
 
 def scheme_of(tags: Iterable[str]) -> Scheme | None:
-    """Where the tags of a data set have their prefix; None where all are `O`.
+    """How the tags of a data set are written; None where all are `O`.
 
     In front where half of them begin with one; only that of a beginning, an inside or a single word
     tells it, in small letters only that of a beginning, for labels may be called `e-mail`. Behind
-    where all end with one, or half of them, some label both with `B` and with `I`. Otherwise they
-    are bare.
+    where all end with one, or half of them, some label both with `B` and with `I`. Alone where
+    they are nothing but prefixes, `B` one of them. Otherwise they are bare.
     """
     named = [tag for tag in tags if parse_tag(tag)[0] != "O"]
     if not named:
@@ -89,6 +93,8 @@ def scheme_of(tags: Iterable[str]) -> Scheme | None:
     front = sum(parse_tag(tag, "front")[0] != "" for tag in named)
     if front * 2 >= len(named) and any(_tells_front(tag) for tag in named):
         return "front"
+    if {"B", "b"} & {*named} and all(ALONE.fullmatch(tag) for tag in named):
+        return "alone"
     behind = [parse_tag(tag, "behind") for tag in named]
     found = {parts for parts in behind if parts[0]}
     several = any(("I", label) in found for prefix, label in found if prefix == "B")
@@ -109,8 +115,9 @@ def check_scheme(tags: Sequence[str], scheme: Scheme | None) -> None:
         prefix, _ = parse_tag(tag, scheme)
         other = _tells_front(tag) if scheme == "bare" else prefix == ""
         if other:
-            forms = {"front": "B-… or I-…", "behind": "…-B or …-I", "bare": "names alone"}
-            detail = f"`{tag}` at word {at}, where other tags are {forms[scheme or 'front']} or O"
+            forms = {"front": "B-… or I-…", "behind": "…-B or …-I", "alone": "B or I"}
+            form = forms.get(scheme or "front", "names alone")
+            detail = f"`{tag}` at word {at}, where other tags are {form} or O"
             raise Flaw("tag of another scheme", f"{detail}; write all tags alike")
 
 

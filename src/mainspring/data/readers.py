@@ -86,14 +86,19 @@ def _rows_of(source: Source, skipped: SkipLog, piece: int | None) -> Iterator[Ro
         case "file pairs":
             for left, right in _twos(source.files):
                 yield from read_file_pairs(left, right, skipped)
-        case _:
+        case kind:
             for file in source.files:
                 if file is not None:
-                    yield from _rows_of_file(file, skipped, piece)
+                    reader = read_conll if kind == "words" else READERS[suffix(file)]
+                    yield from _rows_of_file(file, reader, skipped, piece)
 
 
-def _rows_of_file(file: Path, skipped: SkipLog, piece: int | None) -> Iterator[Row]:
-    reader = READERS[suffix(file)]
+def _rows_of_file(
+    file: Path,
+    reader: Callable[[Path, SkipLog], Iterator[Row]],
+    skipped: SkipLog,
+    piece: int | None,
+) -> Iterator[Row]:
     try:
         if reader is read_document and piece is not None:
             yield from read_pieces(file, skipped, size=piece)

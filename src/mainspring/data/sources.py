@@ -36,7 +36,7 @@ from mainspring.data.rows import COMPRESSED, stem, suffix
 from mainspring.errors import BadData, Missing
 from mainspring.text import listed
 
-Kind = Literal["table", "text", "sound", "line pairs", "file pairs"]
+Kind = Literal["table", "text", "sound", "words", "line pairs", "file pairs"]
 
 SPLITS = {
     "train": "train",
@@ -72,7 +72,8 @@ LINE_SUFFIXES = {".source": ".target", ".src": ".tgt"}
 class Source:
     """Files that are read one after another as one set of rows.
 
-    For "line pairs" and "file pairs" the files come in twos: source, target; None where a text has
+    Files of "words" are CoNLL files whatever they are called. For "line pairs" and "file pairs" the
+    files come in twos: source, target; None where a text has
     no partner. `split` is "train", "validation", "test", or None where the path does not say.
     """
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mainspring import events
 from mainspring.data import schema
+from mainspring.data.conll import is_conll
 from mainspring.data.kinds import Flaw, as_list
 from mainspring.data.readers import COLUMNS_FROM, Source, read_rows
 from mainspring.data.rows import Row
@@ -114,13 +115,23 @@ def by_columns(
 def _first_rows(task: Task, source: Source) -> list[Row]:
     """The first rows of a source, unfolded where the task unfolds rows."""
     with SkipLog() as unlisted:
-        rows = read_rows(source, unlisted)
+        rows = read_rows(_of_words(task, source), unlisted)
         if task.unfold is not None:
             rows = _unfolded(rows, task.unfold, unlisted)
         first = list(itertools.islice(rows, COLUMNS_FROM))
         if not first:
             raise BadData(f"no usable row: {unlisted.summary()}", file=_place(source))
         return first
+
+
+def _of_words(task: Task, source: Source) -> Source:
+    """The source as one of words with tags where the task reads words and its files, though they
+    are called like texts or tables, hold nothing else."""
+    files = [file for file in source.files if file is not None]
+    reads_words = any(field.kind == "words" for way in task.layouts for field in way.fields)
+    if reads_words and source.kind in ("text", "table") and all(map(is_conll, files)):
+        return replace(source, kind="words")
+    return source
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
@@ -140,6 +151,7 @@ def checked(
     nothing is said about may come in parts."""
     layout, named = matched
     texts_only = len(layout.fields) == 1 and layout.fields[0].kind == "text"
+    source = _of_words(task, source)
     rows = read_rows(source, skipped, piece=PIECE if pieces and texts_only else None)
     if task.unfold is not None:
         rows = _unfolded(rows, task.unfold, skipped)
