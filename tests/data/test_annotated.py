@@ -206,6 +206,22 @@ def test_of_configurations_that_disagree_the_folder_decides(tmp_path: Path) -> N
         assert row["label"] == wanted
 
 
+# -- CLUENER ---------------------------------------------------------------------------------------
+
+
+def test_types_with_words_and_places_whose_end_is_counted_in(tmp_path: Path) -> None:
+    text = "浙商银行企业信贷部叶老桂博士"
+    marked = {"name": {"叶老桂": [[9, 11]]}, "company": {"浙商银行": [[0, 3]]}}
+    rows = [{"text": text, "label": marked}, {"text": text, "label": {}}]
+    rows.append({"text": text, "label": {"name": {"叶老桂": [[8, 10]]}}})
+    rows.append({"text": text, "label": {"name": {"叶老桂": [[9]]}}})
+    file = tmp_path / "train.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    read_rows, skipped = read(file)
+    assert [found(row) for row in read_rows] == [[("company", "浙商银行"), ("name", "叶老桂")], []]
+    assert skipped.counts == {"entity not at its place": 1, "wrong type": 1}
+
+
 # -- tables with a word a line ---------------------------------------------------------------------
 
 KAGGLE = '''Sentence #,Word,POS,Tag

@@ -46,6 +46,14 @@ def read(path: Path, **named: str) -> tuple[list[dict[str, Any]], SkipLog]:
         {"tokens": TOKENS, "ner_tags": TAGS},
         {"words": TOKENS, "labels": ["I-PER", "I-PER", "O", "I-LOC"]},
         {"tokens": TOKENS, "tags": ["B-PER", "L-PER", "O", "U-LOC"]},
+        {  # SpERT
+            "tokens": TOKENS,
+            "entities": [
+                {"type": "PER", "start": 0, "end": 2},
+                {"type": "LOC", "start": 3, "end": 4},
+            ],
+            "relations": [{"type": "in", "head": 0, "tail": 1}],
+        },
     ],
     ids=lambda row: ",".join(row),
 )
@@ -54,6 +62,17 @@ def test_rows_as_people_bring_them(tmp_path: Path, row: dict[str, Any]) -> None:
     assert (values["text"], values["entities"]) == (TEXT, SPANS)
     assert skipped.total == 0
     assert ("words" in values) == ("text" not in row)
+
+
+def test_places_that_are_no_words_are_refused(tmp_path: Path) -> None:
+    rows = [
+        {"tokens": TOKENS, "entities": [{"type": "PER", "start": start, "end": end}]}
+        for start, end in ((0, 2), (0, 5), (2, 2), (-1, 1), ("x", 1))
+    ]
+    found, skipped = read(nano.write_jsonl(rows, tmp_path / "rows.jsonl"))
+    assert [row["entities"] for row in found] == [SPANS[:1]]
+    assert skipped.counts == {"offsets out of range": 3, "wrong type": 1}
+    assert "0-5 in 4 words" in skipped.summary()
 
 
 def test_the_scheme_of_tags_is_told_from_many_rows(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
     Label Studio    {"data": {"text": …}, "annotations": [{"result": [{"type": "labels", …}]}]}
     doccano         relations between entities by their ids: {"from_id": 4, "to_id": 5, "type": …}
     Prodigy         relations between spans: {"head_span": …, "child_span": …, "label": …}
+    CLUENER         {"text": …, "label": {"name": {"叶老桂": [[9, 11]]}}}, the end counted in
     spaCy 2         {"paragraphs": [{"sentences": [{"tokens": [{"orth": …, "ner": "U-ORG"}]}]}]}
 
 What becomes of them are rows with `text`, `entities` (start, end, label, id) and `relations` (head,
@@ -35,6 +36,8 @@ def _unfolded(row: Row) -> Iterator[Row]:
         yield replace(row, values=_label_studio(values))
     elif isinstance(values.get("paragraphs"), list):
         yield from (replace(row, values=found) for found in _spacy(values["paragraphs"]))
+    elif _is_cluener(values):
+        yield replace(row, values=_cluener(values))
     elif isinstance(values.get("relations"), list):
         yield replace(row, values={**values, "relations": _relations(values)})
     else:
@@ -81,6 +84,28 @@ def _link(link: Mapping[str, Any], name: str) -> Values:
     ends = link.get("from_id"), link.get("to_id")
     head, tail = reversed(ends) if link.get("direction") == "left" else ends
     return {"head": head, "tail": tail, "type": name}
+
+
+# -- CLUENER ---------------------------------------------------------------------------------------
+
+
+def _is_cluener(values: Values) -> bool:
+    """Whether `label` tells of each type the words and their places."""
+    marked = values.get("label")
+    return isinstance(marked, Mapping) and all(
+        isinstance(named, Mapping) and all(isinstance(places, list) for places in named.values())
+        for named in marked.values()
+    )
+
+
+def _cluener(values: Values) -> Values:
+    entities = [
+        {"label": label, "start": first, "end": last + 1, "text": words}
+        for label, named in values["label"].items()
+        for words, places in named.items()
+        for first, last in places
+    ]
+    return {n: v for n, v in values.items() if n != "label"} | {"entities": entities}
 
 
 # -- doccano, Prodigy ------------------------------------------------------------------------------

@@ -252,6 +252,18 @@ def _entity(text: str, span: Any) -> Entity:
     return entity
 
 
+def word_span(words: Sequence[Span], span: Mapping[str, Any]) -> Entity:
+    """A span from the word `start` to before the word `end`, in characters; Flaw where these are no
+    such words."""
+    first, end = (whole(_part(span, names)) for names in (START, END))
+    if first is None or end is None:
+        raise Flaw("wrong type", f"an entity needs a start and an end, not {span}")
+    if not 0 <= first < end <= len(words):
+        raise Flaw("offsets out of range", f"{first}-{end} in {len(words)} words")
+    label = _part(span, LABEL)
+    return {"start": words[first][0], "end": words[end - 1][1], "label": label}
+
+
 def contradiction(said: str, entity: Mapping[str, Any], text: str) -> str:
     """What is wrong where other words are said to stand at a place than do; why, where it shows."""
     start, end = entity["start"], entity["end"]

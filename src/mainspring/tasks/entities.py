@@ -21,6 +21,7 @@ from mainspring.data.entities import (
     parse_tag,
     scheme_of,
     tagged_entities,
+    word_span,
 )
 from mainspring.data.kinds import Flaw, as_list, as_tags
 from mainspring.data.rows import Row
@@ -75,6 +76,16 @@ def of_words(values: Values, scheme: Scheme | None = None) -> Values:
     found: Values = {"text": text, "words": words}
     if "entities" in values:
         found["entities"], found["mended"] = tagged_entities(words, values["entities"], scheme)
+    return found
+
+
+def of_word_spans(values: Values) -> Values:
+    """Words as a text, and the entities whose places are counted in words, in characters."""
+    found = of_words({"words": values["words"]})
+    if "entities" not in values:
+        return found
+    spans = [word_span(found["words"], span) for span in values["entities"]]
+    found["entities"], found["mended"] = checked_entities(found["text"], spans)
     return found
 
 
@@ -171,6 +182,7 @@ TASK = Task(
     layouts=(
         Layout((WORDS, TAGS), of_words, by_rows=by_tags),
         Layout((TEXT, replace(ENTITIES, accepted=("label", "labels"))), of_spans),
+        Layout((WORDS, ENTITIES), of_word_spans),
     ),
     unfold=unfold,
     formulations=(replace(token_classification.FORMULATION, learn=learn),),
