@@ -381,6 +381,11 @@ def test_pieces_of_a_file_without_line_ends(tmp_path: Path) -> None:
     assert "".join(row["text"] for row in rows) == "word " * 300_000
 
 
+def test_rows_of_one_line_have_places_of_their_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", '[{"a": 1}, 7, {"a": 2},\n{"a": 3}, {"a": 4}]')
+    assert [row.place for row in read_rows(path, SkipLog())] == ["1", "1.2", "2", "2.2"]
+
+
 # --- all together --------------------------------------------------------------------------------
 
 

@@ -90,6 +90,26 @@ def test_contexts_of_question_files_are_documents(tmp_path: Path) -> None:
     ]
 
 
+def test_documents_of_one_file_have_names_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "line.json").write_text(json.dumps([{"text": "One."}, {"text": "Two."}]))
+    two = [{"context": "One."}, {"context": "Two."}]
+    untitled = {"data": [{"paragraphs": two}, {"paragraphs": two}]}
+    (tmp_path / "none.json").write_text(json.dumps(untitled))
+    titled = {"data": [{"title": "T", "paragraphs": two[:1]}] * 3}
+    (tmp_path / "same.json").write_text(json.dumps(titled))
+    assert [d.name for d in all_documents(tmp_path)] == [
+        "line.json:1",
+        "line.json:1.2",
+        "none.json:1:1",
+        "none.json:1:2",
+        "none.json:1.2:1",
+        "none.json:1.2:2",
+        "same.json:T:1",
+        "same.json:T:1 (2)",
+        "same.json:T:1 (3)",
+    ]
+
+
 def test_what_cannot_be_read_is_told_and_the_rest_kept(folder: Path) -> None:
     (folder / "e.txt").write_bytes(b"caf\xe9 in latin-1")
     (folder / "f.txt").write_text("  \n")
@@ -207,6 +227,50 @@ def test_documents_that_did_not_change_keep_their_vectors(
     _, made = built(model, folder, place, tokens=9)
     assert made == len(changed.vectors)
     assert not list(place.glob(".building*"))
+
+
+def contents(index: Index) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """The passages of each document and their vectors."""
+    return {
+        name: [(index.passage(number).text, index.vectors[number]) for number in numbers]
+        for name, (_, numbers) in index.documents.items()
+    }
+
+
+def test_an_index_that_is_brought_up_to_date_equals_a_fresh_one(
+    model: Embedder, tmp_path: Path
+) -> None:
+    """Documents that stand in one line, or in articles of one title, or of none."""
+    place, folder = tmp_path / "index", tmp_path / "documents"
+    folder.mkdir()
+    texts = [f"The {thing} is in silver." for thing in ("river", "bridge", "letter", "bridge")]
+    without = [*texts[:1], *texts[2:]]
+    states = (texts, [*texts[:3], "The tower is in copper."], without, [*without, "New."], texts)
+    for number, state in enumerate((*states, states[0][::-1])):
+        (folder / "line.json").write_text(json.dumps([{"text": text} for text in state]))
+        articles: list[dict[str, Any]] = [{"paragraphs": [{"context": text}]} for text in state]
+        (folder / "none.json").write_text(json.dumps({"data": articles}))
+        titled = [{"title": "T", **article} for article in articles]
+        (folder / "same.json").write_text(json.dumps({"data": titled}))
+        if number == 3:
+            (folder / "line.json").rename(folder / "moved.json")
+        (folder / "gone.json").write_text(json.dumps([{"text": "x"}] * (number % 2 + 1)))
+        changed = contents(built(model, folder, place)[0])
+        anew = contents(built(model, folder, tmp_path / f"fresh{number}")[0])
+        assert {d.name: [d.text] for d in all_documents(folder)} == {
+            name: [text for text, _ in found] for name, found in changed.items()
+        }
+        assert changed.keys() == anew.keys()
+        for name, found in changed.items():
+            assert all(
+                text == same and np.allclose(vector, fresh, atol=1e-5)
+                for (text, vector), (same, fresh) in zip(found, anew[name], strict=True)
+            )
+    # What an earlier release made, which could have several documents under one name.
+    stored = json.loads((place / INDEX).read_text())
+    (place / INDEX).write_text(json.dumps({**stored, "format": 1}))
+    _, made = built(model, folder, place)
+    assert made == len(stored["documents"])
 
 
 def test_a_stopped_build_leaves_the_old_index(

@@ -1,5 +1,6 @@
 """Triples of tables and RDF files."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,15 @@ def test_n_triples_with_their_lines(tmp_path: Path) -> None:
     with store.reading(tmp_path / "kg") as graph:
         assert sorted(at.line or 0 for _, at in facts.statements(graph)) == [1, 3, 5]
         assert [edge.is_value for edge in facts.edges(graph, "http://x/a")].count(True) == 1
+
+
+def test_triples_of_one_line_are_told_apart(tmp_path: Path) -> None:
+    ends = [("A", "r", "B"), ("C", "s", "D")]
+    rows = [dict(zip(("head", "relation", "tail"), end, strict=True)) for end in ends]
+    imported(tmp_path / "kg", write(tmp_path / "kb.json", json.dumps(rows)))
+    with store.reading(tmp_path / "kg") as graph:
+        found = list(facts.statements(graph))
+    assert len(found) == 2 and {at.line for _, at in found} == {1}
 
 
 def test_turtle(tmp_path: Path) -> None:

@@ -152,6 +152,13 @@ def test_documents_of_one_name(place: Path, mainspring: Callable[..., Ran]) -> N
     assert code == 0 and "1 repeated name" in err
     done = graph.build("twice.jsonl", store="kg3")  # known by their lines they are three
     assert done.facts["documents"] == 3
+    (place / "line.json").write_text(json.dumps([*rows, rows[0]]), "utf-8")  # all in one line
+    done = graph.build("line.json", store="kg4")
+    assert done.facts["documents"] == 3
+    asked = graph.ask("Who knows Eve Ray?", store="kg4").answered.answers
+    assert [e.document.rpartition("#")[2] for a in asked for s in a.path for e in s.evidence] == [
+        "line=1.2"
+    ]
 
 
 def test_texts_lines_and_standard_input(

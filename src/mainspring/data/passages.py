@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ TEXT = Field(
 
 @dataclass(frozen=True)
 class Document:
-    """A text and what it is called: its path below the folder, with the line in a table."""
+    """A text and what it is called: its path below the folder, with its place (`Row.place`) in a
+    table, or its article and paragraph. No other text of the folder is called so."""
 
     name: str
     text: str
@@ -62,18 +63,28 @@ def documents(place: str | Path, skipped: SkipLog) -> Iterator[Document]:
     files = _files(place) if place.is_dir() else [place]
     if not files:
         raise Missing(f"{place}: no documents; known suffixes are {', '.join(KNOWN)}")
-    read = 0
+    taken: dict[str, int] = {}
     for file in files:
         try:
             for document in _documents_of(file, str(file.relative_to(base)), skipped):
-                read += 1
-                yield document
+                yield replace(document, name=_free(document.name, taken))
         except MainspringError as error:
             if skipped.strict:
                 raise
             events.warn(f"left out: {error}")
-    if not read:
+    if not taken:
         raise BadData(f"no usable document: {skipped.summary()}", file=place)
+
+
+def _free(name: str, taken: dict[str, int]) -> str:
+    """The name, or with a number behind it where it is taken: articles may have equal titles.
+    `taken` are names with the last number that was tried."""
+    free = name
+    while free in taken:
+        taken[name] += 1
+        free = f"{name} ({taken[name]})"
+    taken[free] = 1
+    return free
 
 
 def _files(folder: Path) -> list[Path]:
@@ -106,12 +117,12 @@ def _texts(row: Row, name: str, whole: bool) -> Iterator[tuple[str, Any]]:
     if whole:
         yield name, row.values["text"]
     elif isinstance(row.values.get("paragraphs"), list):
-        title = row.values.get("title", row.line)
+        title = row.values.get("title") or row.place
         for number, paragraph in enumerate(row.values["paragraphs"], 1):
             context = paragraph.get("context") if isinstance(paragraph, dict) else paragraph
             yield f"{name}:{title}:{number}", context or ""
     else:
-        yield f"{name}:{row.line}", None
+        yield f"{name}:{row.place}", None
 
 
 def passages(

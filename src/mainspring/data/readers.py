@@ -4,6 +4,7 @@ import itertools
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mainspring.data.audio import SUFFIXES as SOUNDS
@@ -103,11 +104,20 @@ def _rows_of_file(
         if reader is read_document and piece is not None:
             yield from read_pieces(file, skipped, size=piece)
         else:
-            yield from reader(file, skipped)
+            yield from _numbered(reader(file, skipped))
     except (BadData, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         if skipped.strict:
             raise
         skipped.add("unreadable file", file=file, line=1, detail=str(error))
+
+
+def _numbered(rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows of a file, told apart where several begin in one line."""
+    line = nth = 0
+    for row in rows:
+        nth = nth + 1 if row.line == line else 1
+        line = row.line
+        yield row if nth == 1 else replace(row, nth=nth)
 
 
 def _twos(files: tuple[Path | None, ...]) -> Iterator[tuple[Path | None, Path | None]]:

@@ -46,12 +46,23 @@ class Row:
     """One row of the user's data and where it stands.
 
     `line` counts from 1: the line where the row begins in text files, the number of the row in
-    Parquet and Arrow.
+    Parquet and Arrow. `nth` counts the rows that begin in this line, of which JSON may have many.
     """
 
     values: dict[str, Any]
     file: str
     line: int
+    nth: int = 1
+
+    @property
+    def place(self) -> str:
+        """What no other row of the file has: its line, "7"; "7.2" for the second in this line."""
+        return place_of(self.line, self.nth)
+
+
+def place_of(line: int, nth: int) -> str:
+    """How the `nth` of what begins in a line is named."""
+    return str(line) if nth == 1 else f"{line}.{nth}"
 
 
 def suffix(path: Path) -> str:

@@ -30,7 +30,7 @@ from mainspring.formulations.embedding import Embedder, Vector, embed, normalise
 from mainspring.formulations.pairs import frame
 from mainspring.formulations.prediction import tokenizer_of
 
-FORMAT = 1
+FORMAT = 2  # 1 could have several documents under one name
 INDEX, PASSAGES, VECTORS, GRAPH = "index.json", "passages.jsonl", "vectors.npy", "hnsw.faiss"
 TOKENS = 160  # of a passage
 ROWS = 1 << 16  # vectors that are compared at a time
@@ -194,6 +194,7 @@ class _Writer:
         self.numbers.close()
 
     def begin(self, document: Document, *, reused: bool = False) -> None:
+        assert document.name not in self.documents, f"two documents are called {document.name}"
         self.documents[document.name] = (document.digest, [])
         self.reused += reused
 

@@ -14,8 +14,8 @@ NOT_FILES = ("argument", "standard input")
 
 def document_of(row: Row, text: str, id_column: str | None, lines: bool) -> Document:
     """The document that a row is: a whole text file is named by the file, a row of a table by its
-    line, or by `id_column`, and a bare text by what it says. BadOption where there is no such
-    column."""
+    place (`Row.place`), or by `id_column`, and a bare text by what it says. BadOption where there
+    is no such column."""
     if row.file in NOT_FILES:
         return Document(f"{BASE}text/{digest(text)}", text, row.file)
     path = Path(row.file)
@@ -27,7 +27,7 @@ def document_of(row: Row, text: str, id_column: str | None, lines: bool) -> Docu
             raise BadOption(f"--id: {BadOption.unknown('column', id_column, row.values)}")
         name = str(row.values[id_column])
         return Document(f"{file}#id={quote(name, safe='')}", text, f"{row.file}, {name}")
-    return Document(f"{file}#line={row.line}", text, f"{row.file}:{row.line}")
+    return Document(f"{file}#line={row.place}", text, f"{row.file}:{row.place}")
 
 
 def named(documents: list[str], name: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring import events
 from mainspring.data.readers import columns, read_rows, sources
-from mainspring.data.rows import Row, open_bytes, open_text, suffix
+from mainspring.data.rows import Row, open_bytes, open_text, place_of, suffix
 from mainspring.data.schema import Field, examples, match_columns
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData
@@ -49,12 +49,14 @@ class Imported:
 
 @dataclass(frozen=True)
 class Stated:
-    """One triple of a file, with what else is said of its ends, and where."""
+    """One triple of a file, with what else is said of its ends, and where: it is the `nth` of its
+    line."""
 
     triple: "ox.Triple"
     beside: "frozenset[ox.Triple]" = frozenset()
     line: int | None = None
     score: float | None = None
+    nth: int = 1
 
 
 def import_file(
@@ -63,7 +65,7 @@ def import_file(
     """Puts the triples of a file into the graph. Broken rows go to `skipped`; BadData where none is
     left, or where an RDF file cannot be read. `named` are columns by field."""
     iri = path.resolve().as_uri()
-    content, key = _content(path), v.digest("import", sorted((named or {}).items()))
+    content, key = _content(path), v.digest("import 2", sorted((named or {}).items()))
     if store.is_done(iri, content, key):
         return Imported(0, done_before=True)
     read = (
@@ -104,7 +106,9 @@ def _written(iri: str, before: int, chunk: Iterable[Stated]) -> Written:
         facts |= {stated.triple, *stated.beside}
         if stated.triple.predicate.value in (v.TYPE, v.LABEL):
             continue
-        place = f"line={stated.line}" if stated.line is not None else f"triple={number}"
+        place = f"triple={number}"
+        if stated.line is not None:
+            place = f"line={place_of(stated.line, stated.nth)}"
         statement = v.part_iri(iri, place)
         state(rest, statement, stated.triple, iri)
         if stated.line is not None:
@@ -145,7 +149,7 @@ def _is_header(names: list[str]) -> bool:
 def _unheaded(first: list[str], rows: Iterable[Row], path: Path) -> Iterator[Row]:
     yield Row(dict(zip(BARE, first, strict=True)), str(path), 1)
     for row in rows:
-        yield Row(dict(zip(BARE, row.values.values(), strict=True)), row.file, row.line)
+        yield Row(dict(zip(BARE, row.values.values(), strict=True)), row.file, row.line, row.nth)
 
 
 def _stated(values: Mapping[str, Any], row: Row, base: str) -> Stated:
@@ -169,7 +173,7 @@ def _stated(values: Mapping[str, Any], row: Row, base: str) -> Stated:
     if number is not None and not 0 <= number <= 1:
         raise ValueError(f"the score {score} is not between 0 and 1")
     return Stated(
-        triple(ends[0], predicate, Iri(ends[1])), frozenset(beside.held), row.line, number
+        triple(ends[0], predicate, Iri(ends[1])), frozenset(beside.held), row.line, number, row.nth
     )
 
 
