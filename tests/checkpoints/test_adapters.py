@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from mainspring import registry
 from mainspring.checkpoints.adapted import open_adapter
 from mainspring.checkpoints.adapter_places import choose, places
-from mainspring.checkpoints.adapters import AdapterConfig
+from mainspring.checkpoints.adapters import AdapterConfig, put_whole
 from mainspring.checkpoints.bundle import Bundle, load
-from mainspring.compute.lora import attach, attach_saved
+from mainspring.compute.lora import Lora, attach
 from mainspring.errors import BadOption, BadWeights, MainspringError, Mismatch, Missing, Refused
 from mainspring.testing import tiny, tiny_inputs
 
@@ -136,12 +136,14 @@ def test_theirs_opens_here(peft, name, number, tmp_path):
     theirs.save_pretrained(tmp_path / "adapter")
     assert_alike(load(tmp_path / "adapter"), theirs)
     bundle, adapter = open_adapter(tmp_path / "adapter")
-    try:
-        attach_saved(bundle.model, bundle.family, adapter)
-    except Refused as error:
-        assert "vocabulary head" in str(error)
-    else:
-        assert_alike(bundle, theirs)
+    known = places(bundle.family, bundle.model)
+    if any(known[module].leaves[0] == "heads.vocabulary.out" for module in adapter.factors):
+        return  # an adapter that is merged alone: we train none there
+    put_whole(adapter, bundle.family, bundle.model)
+    lora = Lora(bundle.model, bundle.family, adapter.config, ())
+    for module, factors in adapter.factors.items():
+        lora.put(known[module], factors)
+    assert_alike(bundle, theirs)
 
 
 def llama(folder: Path) -> Bundle:

@@ -22,8 +22,6 @@ from mainspring.checkpoints.adapters import (
     Adapter,
     AdapterConfig,
     Factors,
-    leaf_factors,
-    put_whole,
     write_adapter,
 )
 from mainspring.checkpoints.bundle import Bundle
@@ -220,30 +218,6 @@ def attach(
         width, out = leaves[0].in_features, sum(leaf.out_features for leaf in leaves)
         a = torch.rand(rank, width, generator=generator).mul_(2).sub_(1).div_(math.sqrt(width))
         lora.put(at, Factors(a, torch.zeros(out, rank), config.scale(at.module)))
-    for name in heads:
-        model.heads[name].requires_grad_(True)
-    return lora
-
-
-def attach_saved(model: Transformer, family: Family, adapter: Adapter) -> Lora:
-    """Puts a saved adapter on the model, to go on training it. Mismatch where it does not fit."""
-    known = places(family, model)
-    for name in adapter.factors:
-        if name in known:
-            _refuse_vocabulary(known[name])
-    assert list(leaf_factors(adapter, family, model)) or not adapter.factors
-    whole = put_whole(adapter, family, model)
-    others = [name for name in whole if not name.startswith("heads.")]
-    if others:
-        raise Refused(
-            f"the adapter brings `{others[0]}` whole, and only heads are trained whole beside an "
-            "adapter; merge it with `mainspring.load`, and put a fresh adapter on what comes out"
-        )
-    heads = tuple(sorted({name.split(".")[1] for name in whole}))
-    lora = Lora(model, family, adapter.config, heads)
-    model.requires_grad_(False)
-    for module, factors in adapter.factors.items():
-        lora.put(known[module], factors)
     for name in heads:
         model.heads[name].requires_grad_(True)
     return lora
