@@ -15,6 +15,7 @@ from mainspring.data.entities import (
     spans_to_tags,
     tagged_entities,
     tags_to_spans,
+    utf16_places,
 )
 from mainspring.data.kinds import Flaw, as_spans, as_tags, as_words
 from mainspring.text import word_spans
@@ -231,6 +232,43 @@ def test_spans_of_many_tools_are_read() -> None:
         "[{'start': 0, 'end': 14, 'label': 'PER'}, {'start': 18, 'end': 23, 'label': 'LOC'}]",
     ):
         assert checked_entities(text, as_spans(spans)) == (wanted, [])
+
+
+EMOJI = "\U0001f600 John Smith lives \U0001f600 in \U0001d4d0 New York"
+
+
+def in_utf16(text: str, words: str, label: str, *, said: bool = True) -> dict:
+    before = text[: text.index(words)].encode("utf-16-le")
+    start, end = len(before) // 2, len(before + words.encode("utf-16-le")) // 2
+    return {"start": start, "end": end, "label": label} | ({"text": words} if said else {})
+
+
+def test_places_in_utf16_are_put_right_where_words_tell() -> None:
+    john, york = "John Smith", "\U0001d4d0 New York"
+    spans = [in_utf16(EMOJI, john, "PER"), in_utf16(EMOJI, york, "LOC", said=False)]
+    entities, mended = checked_entities(EMOJI, spans)
+    assert [EMOJI[e["start"] : e["end"]] for e in entities] == [john, york]
+    assert [flaw.reason for flaw in mended] == ["places in UTF-16 units"]
+    at = EMOJI.index(john)
+    right = {"start": at, "end": at + len(john), "label": "PER", "text": john}
+    assert checked_entities(EMOJI, [right])[1] == []
+    with pytest.raises(Flaw) as error:  # one by each way of counting
+        checked_entities(EMOJI, [right, in_utf16(EMOJI, york, "LOC")])
+    assert "characters" in error.value.detail and "UTF-16" in error.value.detail
+    with pytest.raises(Flaw, match="offsets out of range") as error:
+        checked_entities("\U0001f600" * 3 + "Bonn", [[6, 10, "LOC"]])
+    assert "UTF-16" in error.value.detail
+
+
+@QUICK
+@given(st.lists(st.sampled_from(["Bonn", "\U0001f600", "a\U0001d4d0b", "é", "北"]), min_size=1))
+def test_places_in_utf16_and_in_characters_are_the_same_words(words: list[str]) -> None:
+    text, spans = join_words(words)
+    at = utf16_places(text)
+    for word, (start, end) in zip(words, spans, strict=True):
+        units = [len(text[:place].encode("utf-16-le")) // 2 for place in (start, end)]
+        first, last = (at.get(unit, unit) for unit in units)
+        assert (first, last) == (start, end) and text[first:last] == word
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import pytest
 import torch
 import transformers
 
+from mainspring import events
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.checkpoints.heads import with_head
 from mainspring.checkpoints.tokenizer import Tokenizer, train_tokenizer
-from mainspring.data.entities import join_words, tagged_entities
+from mainspring.data.entities import checked_entities, join_words, tagged_entities
+from mainspring.data.kinds import Flaw
 from mainspring.errors import BadData, BadOption, Mismatch
 from mainspring.families.bert import FAMILY
 from mainspring.formulations import IGNORED, Inference, Limits, Setup, special_ids
@@ -126,6 +128,26 @@ def test_words_without_spaces_are_learnt_at_every_token(tokenizer: Tokenizer) ->
     read = [SETUP_ORG.labels[label] for _, label in pairs if label != IGNORED]
     assert read[0] == "B-ORG" and set(read[1 : read.index("O")]) == {"I-ORG"}
     assert len(read) > 3
+
+
+def test_places_that_count_utf16_units_are_warned_of() -> None:
+    text = "\U0001f600 Al is John Smith of New York now"
+
+    def warned(shift: int) -> bool:
+        names = ("Al", "John Smith", "New York")
+        spans = [(text.index(name) + shift, name) for name in names]
+        given = [[start, start + len(name), "X"] for start, name in spans]
+        row = {"text": text, "entities": checked_entities(text, given)[0]}
+        before = {"text": "Bonn \U0001f600", "entities": checked_entities("Bonn", [[0, 4, "X"]])[0]}
+        seen: list[events.Event] = []
+        with events.listening(seen.append):
+            tc.learn([row, row, before], Setup(Limits(9, 1)))
+        return any("UTF-16" in str(event) for event in seen)
+
+    assert not warned(0)
+    with pytest.raises(Flaw):
+        warned(30)
+    assert warned(1)
 
 
 def test_what_is_learnt_of_the_rows() -> None:

@@ -31,6 +31,7 @@ BEHIND = re.compile(r"(?P<label>.*\S)[-_:](?P<prefix>[BIESLUMW])", re.IGNORECASE
 ALONE = re.compile(r"(?P<prefix>[BIESLUMW])", re.IGNORECASE)
 # How tags are written: with their prefix in front, behind, without a label, or without a prefix.
 Scheme = Literal["front", "behind", "alone", "bare"]
+UNITS = "do places count UTF-16 units, as JavaScript does? They must count characters"
 NAMELESS = "entity"  # the label of entities whose tags have none
 
 
@@ -204,13 +205,14 @@ def checked_entities(text: str, spans: Sequence[Any]) -> tuple[list[Entity], lis
     A span is an object with a start, an end and a label, or a list `[start, end, label]`. Blanks at
     its ends are no part of it. Of spans that overlap the longest stays (the first of equal ones),
     the others are left aside. Flaw where one lies outside of the text, is empty, or lacks a part.
+    Where their words tell that places count UTF-16 units, all are put right.
     """
+    spans, mended = _in_code_points(text, spans)
     entities: dict[tuple[int, int, str], Entity] = {}
     for span in spans:
         entity = _entity(text, span)
         entities.setdefault((entity["start"], entity["end"], entity["label"]), entity)
     kept: list[Entity] = []  # in the order of the text
-    mended = []
     for entity in sorted(entities.values(), key=lambda e: (e["start"] - e["end"], e["start"])):
         at = bisect_left(kept, entity["end"], key=lambda e: e["start"])
         other = kept[at - 1] if at else None  # the last that begins before this one ends
@@ -220,6 +222,43 @@ def checked_entities(text: str, spans: Sequence[Any]) -> tuple[list[Entity], lis
             detail = f"{_shown(text, entity)} lies over {_shown(text, other)} and is left aside"
             mended.append(Flaw("overlapping entity", detail))
     return kept, mended
+
+
+def utf16_places(text: str) -> dict[int, int]:
+    """Number of a UTF-16 unit, as JavaScript and Java count, -> number of the character that begins
+    there; nothing where both are the same all over the text."""
+    if text.isascii() or max(text, default="") <= "\uffff":
+        return {}
+    places, unit = {}, 0
+    for at, character in enumerate(text):
+        places[unit] = at
+        unit += 1 + (character > "\uffff")
+    return {**places, unit: len(text)}
+
+
+def _in_code_points(text: str, spans: Sequence[Any]) -> tuple[Sequence[Any], list[Flaw]]:
+    """The spans with places that count characters, and what was put right."""
+    at = utf16_places(text)
+    if not at:
+        return spans, []
+    changed, said = [], []
+    for span in spans:
+        if not isinstance(span, Mapping):
+            return spans, []
+        start, end = whole(_part(span, START)), whole(_part(span, END))
+        if start is None or end is None or start not in at or end not in at:
+            return spans, []
+        changed.append({**span, _name(span, START): at[start], _name(span, END): at[end]})
+        if isinstance(words := span.get("text"), str):
+            said.append((words.split(), text[start:end].split(), text[at[start] : at[end]].split()))
+    as_given = all(words == there for words, there, _ in said)
+    if as_given or any(words != there for words, _, there in said):
+        return spans, []
+    return changed, [Flaw("places in UTF-16 units", f"{len(spans)} entities, put right")]
+
+
+def _name(span: Mapping[str, Any], names: Sequence[str]) -> str:
+    return next(name for name in names if span.get(name) is not None)
 
 
 def _entity(text: str, span: Any) -> Entity:
@@ -239,6 +278,8 @@ def _entity(text: str, span: Any) -> Entity:
         raise Flaw("wrong type", detail)
     if not 0 <= start <= end <= len(text):
         detail = f"{label} {start}-{end} in a text of {len(text)} characters"
+        if {start, end} <= utf16_places(text).keys():
+            detail += f"; {UNITS}"
         raise Flaw("offsets out of range", detail)
     inside = text[start:end]
     start += len(inside) - len(inside.lstrip())
@@ -268,6 +309,9 @@ def contradiction(said: str, entity: Mapping[str, Any], text: str) -> str:
     """What is wrong where other words are said to stand at a place than do; why, where it shows."""
     start, end = entity["start"], entity["end"]
     detail = f"`{said}` is said to stand at {start}-{end}, where `{text[start:end]}` is"
+    at = utf16_places(text).get(start, start)
+    if at != start and text[at : at + len(said.strip())] == said.strip():
+        return f"{detail}; {UNITS}"
     if text[start : end + 1].strip() == said.strip():
         return detail + "; an end is one past the last character"
     if text[max(0, start - 1) : end - 1] == said or text[max(0, start - 1) : end] == said:

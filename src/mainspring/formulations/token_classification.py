@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mainspring import spec
+from mainspring import events, spec
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.model import Transformer
@@ -32,6 +32,7 @@ from mainspring.data.entities import (
     scheme_of,
     spans_to_tags,
     tags_to_spans,
+    utf16_places,
 )
 from mainspring.errors import BadData, BadOption, Mismatch
 from mainspring.formulations import (
@@ -89,11 +90,12 @@ def lacks(model: spec.Model) -> str | None:
 def learn(rows: Iterable[Values], setup: Setup) -> Setup:
     """The labels of the training rows (those of the checkpoint stay where they hold them all), and
     whether entities begin and end with words. BadData where all of many end one character too
-    early, as places do whose last character is counted in."""
+    early, as places do whose last character is counted in; a warning where places seem to count
+    UTF-16 units."""
     if setup.prefix:
         raise BadOption("--prefix: a text whose places are to be told is read as it is")
     count: Counter[str] = Counter()
-    cut = placed = early = 0
+    cut = placed = early = shifted = behind = 0
     for row in rows:
         entities: list[Entity] = row["entities"]
         count.update(entity["label"] for entity in entities)
@@ -102,12 +104,24 @@ def learn(rows: Iterable[Values], setup: Setup) -> Setup:
             cut += sum(e["start"] not in starts or e["end"] not in ends for e in entities)
             placed += len(entities)
             early += sum(e["end"] not in ends and e["end"] + 1 in ends for e in entities)
+            if at := utf16_places(row["text"]):
+                moved = [e for e in entities if at.get(e["start"]) != e["start"]]
+                behind += len(moved)
+                shifted += sum(
+                    e["start"] not in starts and at.get(e["start"], -1) in starts for e in moved
+                )
     if not count:
         raise BadData("the training rows hold no entity; is it the right column?")
     if early == placed >= MANY:
         raise BadData(
             f"all {placed} entities end one character before their word does: an end is one past "
             "the last character, so add one to each"
+        )
+    # Blanks are cut off from spans: a place after a short word may still look right.
+    if shifted * 4 >= behind * 3 > 0:
+        events.warn(
+            f"{shifted} of {behind} entities behind an emoji or the like begin within a word, but "
+            "with one if places count UTF-16 units, as JavaScript does: make them count characters"
         )
     needed = ["O", *(f"{prefix}-{label}" for label in sorted(count) for prefix in "BI")]
     labels = setup.labels if set(needed) <= set(setup.labels) else tuple(needed)
