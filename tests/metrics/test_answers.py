@@ -91,6 +91,8 @@ def test_the_rules_are_chosen_by_script_and_by_whether_all_have_answers() -> Non
     assert choose_kind([english, []]) == SQUAD_2
     assert choose_kind([chinese]) == CMRC
     assert choose_kind([chinese, []]) == CMRC_2
+    assert choose_kind(iter([english] * 2_000 + [[]])) == SQUAD_2
+    assert choose_kind(iter([[]] + [english] * 2_000)) == SQUAD_2
     assert "rules of cmrc 2018 | words: nltk" in METRIC.signature(CMRC)
     assert METRIC.signature(SQUAD_1).startswith("rules of squad 1.1 |")
 

@@ -70,6 +70,7 @@ def test_the_tokenizer_follows_the_script() -> None:
     assert choose_kind(["ฉันรักเธอมาก"]) == "char"
     assert choose_kind(["Tom says 你好"]) == "13a"
     assert choose_kind([]) == "13a"
+    assert choose_kind(iter(["Hi."] * 9 + ZH * 40)) == "zh"  # each is seen once
     # The standard tokenizer takes what stands between Chinese punctuation for one word.
     shifted = [text[1:] for text in ZH]
     standard, chinese = (METRIC.scores(score_rows(shifted, ZH, t))["bleu"] for t in ("13a", "zh"))

@@ -201,6 +201,17 @@ def test_chinese_is_scored_by_characters(learnt, tmp_path: Path) -> None:
     assert found.baseline["likeliest sentence"]["f1"] == pytest.approx(40)
 
 
+def test_a_question_without_an_answer_counts_wherever_it_stands(learnt, tmp_path: Path) -> None:
+    model, _, _ = learnt
+    answered = {"context": "The bridge is in silver.", "question": "Where?", "answers": ["silver"]}
+    rows = [answered] * 250 + [{**answered, "answers": []}]
+    file = nano.write_jsonl(rows, tmp_path / "sorted.jsonl")
+    found = mainspring.evaluate("answer", file, model=str(model))
+    assert "squad 2.0" in found.signature and "NoAns_f1" in found.scores
+    found = mainspring.evaluate("answer", file, model=str(model), limit=250)
+    assert "squad 1.1" in found.signature, "rows that are not scored count for nothing"
+
+
 # -- models that write -----------------------------------------------------------------------------
 
 

@@ -74,20 +74,21 @@ class Metric:
     whose means over a set, and the number of its rows, are all that its scores depend on.
     `combine(means)` makes the scores of them (the number is the entry `rows`), 0..100 where they
     are shares; where the statistics are scores themselves (a mean of rows) there is none. `kind`
-    names the way texts are compared, which `choose_kind(references)` picks for a data set, and
-    `signature(kind)` says exactly what was computed. `baselines` are predictions that need no
-    model: functions of a row's inputs and of what the setup of a model says of its training data,
-    by name; None where that says too little. `judged(value, details)` is what is scored of a
-    prediction, and `needs` the extra without which nothing is. Where answers are classes,
-    `classes(reference)` names those of a row, and `report(rows, classes, labels, out)` says more of
-    a whole set than its scores do: tables, also as files in the folder `out` if there is one.
-    `errors` are the scores that fall as answers get better.
+    names the way texts are compared, which `choose_kind(references)` picks for a data set, of
+    which it sees each row once and holds few; `signature(kind)` says exactly what was computed.
+    `baselines` are predictions that need no model: functions of a row's inputs and of what the
+    setup of a model says of its training data, by name; None where that says too little.
+    `judged(value, details)` is what is scored of a prediction, and `needs` the extra without which
+    nothing is. Where answers are classes, `classes(reference)` names those of a row, and
+    `report(rows, classes, labels, out)` says more of a whole set than its scores do: tables, also
+    as files in the folder `out` if there is one. `errors` are the scores that fall as answers get
+    better.
     """
 
     score_rows: Callable[[Sequence[Any], Sequence[Any], str], list[Statistics]]
     signature: Callable[[str], str]
     combine: Callable[[Mapping[str, float]], Statistics] | None = None
-    choose_kind: Callable[[Sequence[Any]], str] = lambda references: ""
+    choose_kind: Callable[[Iterable[Any]], str] = lambda references: ""
     baselines: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Any]] = field(
         default_factory=dict
     )

@@ -11,7 +11,7 @@
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -21,6 +21,7 @@ from mainspring.metrics.baselines import likeliest_sentence
 from mainspring.text import language_of
 
 SQUAD_1, SQUAD_2, CMRC, CMRC_2 = "squad 1.1", "squad 2.0", "cmrc 2018", "cmrc 2018, no answers too"
+TOLD_FROM = 2_000  # characters of answers whose script is looked at
 WITHOUT_ANSWERS = (SQUAD_2, CMRC_2)
 
 Answers = Sequence[Mapping[str, Any]]
@@ -32,11 +33,18 @@ _IDEOGRAPH = re.compile("[\u4e00-\u9fa5]")
 _CHINESE_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 
 
-def choose_kind(references: Sequence[Answers]) -> str:
+def choose_kind(references: Iterable[Answers]) -> str:
     """The rules that suit a data set: by the script of its answers, and whether all have one."""
-    texts = "".join(answer["text"] for answers in references for answer in answers[:1])
+    texts, all_answered = "", True
+    for answers in references:
+        if not answers:
+            all_answered = False
+        elif len(texts) < TOLD_FROM:
+            texts += answers[0]["text"]
+        elif not all_answered:
+            break
     chinese = language_of(texts) in ("zh", "ja")
-    if all(references):
+    if all_answered:
         return CMRC if chinese else SQUAD_1
     return CMRC_2 if chinese else SQUAD_2
 

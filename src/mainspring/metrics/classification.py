@@ -12,7 +12,7 @@ of scikit-learn is tested. A label that nobody gave and nobody predicted counts 
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ SCORE, RIGHT = "score", "right"
 SHOWN = 40  # labels of a table that are shown; all go to a file
 
 
-def choose_kind(references: Sequence[Any]) -> str:
+def choose_kind(references: Iterable[Any]) -> str:
     return ONE if all(isinstance(label, str) for label in references) else SEVERAL
 
 

@@ -5,7 +5,7 @@ letters: on Chinese or Russian it scores 0. Texts in other letters are therefore
 `mainspring.text.words`, and the signature says which way was taken.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -26,7 +26,7 @@ ASCII, UNICODE = "ascii", "unicode"
 NON_ASCII_LIMIT = 0.01
 
 
-def choose_kind(texts: Sequence[str]) -> str:
+def choose_kind(texts: Iterable[str]) -> str:
     """ASCII or UNICODE, whichever suits the references of a data set."""
     return UNICODE if non_ascii_share(texts) > NON_ASCII_LIMIT else ASCII
 

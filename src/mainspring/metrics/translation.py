@@ -4,7 +4,7 @@ A row's statistics are sacreBLEU's own counts of it. The scores of a set are wha
 their sums, so that they equal its corpus scores, and resampled rows give honest intervals.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -19,20 +19,23 @@ STANDARD, CHINESE, JAPANESE, CHARACTERS = "13a", "zh", "ja-mecab", "char"
 MECAB = "MeCab"
 
 
-def choose_kind(references: Sequence[str]) -> str:
+def choose_kind(references: Iterable[str]) -> str:
     """The tokenizer that suits the script of the references.
 
     `zh` for Chinese; for Japanese `ja-mecab` where MeCab is installed; `char` for Japanese without
     it and for the other scripts without spaces between words; else `13a`, the standard.
     """
-    text = "".join(references)
-    letters = sum(map(str.isalpha, text))
-    spaceless = len(SPACELESS_CHARACTER.findall(text))
+    letters = spaceless = kana = ideographs = 0
+    for text in references:
+        letters += sum(map(str.isalpha, text))
+        if not text.isascii():
+            spaceless += len(SPACELESS_CHARACTER.findall(text))
+            kana += len(KANA.findall(text))
+            ideographs += sum("\u3400" <= character <= "\u9fff" for character in text)
     if spaceless * 2 < letters or not spaceless:
         return STANDARD
-    if len(KANA.findall(text)) * 10 > spaceless:
+    if kana * 10 > spaceless:
         return CHARACTERS if find_spec(MECAB) is None else JAPANESE
-    ideographs = sum("\u3400" <= character <= "\u9fff" for character in text)
     return CHINESE if ideographs * 2 > spaceless else CHARACTERS
 
 

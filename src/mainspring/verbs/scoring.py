@@ -26,8 +26,6 @@ from mainspring.verbs.evaluation import Evaluation, comparison, intervals, round
 from mainspring.verbs.opening import Opened, Use, open_for
 from mainspring.verbs.output import joined, make_folder, row_writer, tell_skipped
 
-CHOOSE_KIND_FROM = 200  # rows
-
 
 @dataclass
 class Tally:
@@ -94,7 +92,7 @@ def score(
     task, found = by_columns(task, options, source, named)
     contestants = [replace(use, options={**found, **use.options}) for use in contestants]
     matched = match(task, source, named, given)
-    kind = _kind(task, metric, source, matched, given)
+    kind = _kind(task, metric, source, matched, given, limit)
     report: dict[str, Any] = {}
     if out is not None:
         make_folder(out, out)
@@ -152,13 +150,20 @@ def _test_source(data: Path) -> Source:
     raise AssertionError("sources() gives at least one source")
 
 
-def _kind(task: Task, metric: Metric, source: Source, matched: Matched, given: Values) -> str:
-    """How texts are compared, chosen from the first references."""
+def _kind(
+    task: Task,
+    metric: Metric,
+    source: Source,
+    matched: Matched,
+    given: Values,
+    limit: int | None,
+) -> str:
+    """How texts are compared, chosen from the references of all rows that are scored."""
     assert task.target is not None
-    with SkipLog() as unlisted:
-        rows = checked(task, source, matched, unlisted, given, pieces=False)
-        first = islice(rows, CHOOSE_KIND_FROM)
-        return metric.choose_kind([example.values[task.target.name] for example in first])
+    target = task.target.name
+    with SkipLog() as unlisted, events.listening(lambda event: None):
+        rows = islice(checked(task, source, matched, unlisted, given, pieces=False), limit)
+        return metric.choose_kind(example.values[target] for example in rows)
 
 
 def _scored(
