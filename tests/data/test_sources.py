@@ -56,6 +56,44 @@ def test_shards_and_prefixes(tmp_path: Path) -> None:
     assert splits(other) == {"train": [{"n": 1}], "test": [{"n": 2}]}
 
 
+def test_folders_named_like_the_classes_of_their_texts(tmp_path: Path) -> None:
+    """As IMDB's reviews come, but for their number."""
+    imdb = make(
+        tmp_path / "imdb",
+        train__pos__0_txt="good",
+        train__pos__1_txt="fine",
+        train__neg__0_txt="bad",
+        train__unsup__0_txt="so",
+        train__urls_txt="http://…",
+        test__pos__0_txt="lovely",
+        test__neg__0_txt="poor",
+        imdbEr_txt="0.1",
+        README_md="x",
+    )
+    said: list[events.Event] = []
+    with events.listening(said.append):
+        assert splits(imdb) == {
+            "train": [
+                {"text": "bad", "label": "neg"},
+                {"text": "good", "label": "pos"},
+                {"text": "fine", "label": "pos"},
+            ],
+            "test": [{"text": "poor", "label": "neg"}, {"text": "lovely", "label": "pos"}],
+        }
+    told = " ".join(map(str, said))
+    assert "texts without a class: `unsup`" in told and "folders of classes: `urls.txt`" in told
+    news = make(tmp_path / "news", sport__a_txt="goal", trade__a_txt="bank")
+    assert splits(news) == {
+        None: [{"text": "goal", "label": "sport"}, {"text": "bank", "label": "trade"}]
+    }
+    others = make(tmp_path / "others", a__a_txt="1", b__b_csv="x\n1\n")
+    with pytest.raises(BadData, match="name one of its folders: `a`, `b`"):
+        sources(others)
+    assert sources(make(tmp_path / "pairs", source__a_txt="1", target__a_txt="2"))[0].kind == (
+        "file pairs"
+    )
+
+
 def test_files_that_name_no_split(tmp_path: Path) -> None:
     make(tmp_path, a_csv="a\n1\n", b_csv="a\n2\n")
     assert splits(tmp_path) == {None: [{"a": "1"}, {"a": "2"}]}

@@ -169,6 +169,15 @@ def test_lists_in_the_column_of_the_label_are_several_labels(tmp_path: Path) -> 
     assert any("--columns.labels label reads" in str(event) for event in said)
 
 
+def test_texts_in_folders_of_their_classes(tmp_path: Path) -> None:
+    for label in ("pos", "neg"):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        (tmp_path / "train" / label / "0_1.txt").write_text(f"so {label}\n")
+    rows, skipped, _ = read(tmp_path)
+    assert rows == [{"text": f"so {label}\n", "label": label} for label in ("neg", "pos")]
+    assert not skipped.total
+
+
 def test_missing_ones_of_several_labels(tmp_path: Path) -> None:
     labels = ("1.0|2", "nan", "", float("nan"))
     rows, skipped, _ = read(write([{"text": LONG, "labels": given} for given in labels], tmp_path))

@@ -48,6 +48,7 @@ READERS: dict[str, Callable[[Path, SkipLog], Iterator[Row]]] = {
     **dict.fromkeys(SOUNDS, read_recording),
 }
 
+CLASS = "label"  # the column of the folder's name, where it is the class of the texts in it
 COLUMNS_FROM = 100  # rows; objects in JSON need not all have the same keys
 
 
@@ -87,6 +88,10 @@ def _rows_of(source: Source, skipped: SkipLog, piece: int | None) -> Iterator[Ro
         case "file pairs":
             for left, right in _twos(source.files):
                 yield from read_file_pairs(left, right, skipped)
+        case "classes":
+            for text in filter(None, source.files):
+                for row in _rows_of_file(text, read_document, skipped, piece):
+                    yield replace(row, values={**row.values, CLASS: text.parent.name})
         case kind:
             for file in source.files:
                 if file is not None:

@@ -12,9 +12,10 @@ A file is one source. A folder is looked at in this order, and the first that ap
    `train-00000-of-00002.parquet` and `news_train.jsonl` name their split; where some do, files that
    name none are left out;
 7. sound files, of which `a.wav` may have what is spoken in `a.txt`;
-8. texts: `a.txt` with `a.summary.txt` or `a.target.txt` is a pair, and where no text has a partner
+8. within a split, folders of texts, each named like the class of its texts (`train/pos/a.txt`);
+9. texts: `a.txt` with `a.summary.txt` or `a.target.txt` is a pair, and where no text has a partner
    each is a document;
-9. a single folder with any of these.
+10. a single folder with any of these, or several of texts, each named like their class.
 
 Files and folders whose name begins with "." or "_" do not count.
 """
@@ -36,7 +37,7 @@ from mainspring.data.rows import COMPRESSED, stem, suffix
 from mainspring.errors import BadData, Missing
 from mainspring.text import listed
 
-Kind = Literal["table", "text", "sound", "words", "line pairs", "file pairs"]
+Kind = Literal["table", "text", "sound", "words", "classes", "line pairs", "file pairs"]
 
 SPLITS = {
     "train": "train",
@@ -63,6 +64,8 @@ DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", 
 
 NOT_TEXTS = ("readme", "license")
 
+UNLABELLED = ("unsup", "unlabeled", "unlabelled")  # folders beside those of classes
+
 SOURCE_NAMES = ("source", "sources", "src", "article", "articles", "document", "documents")
 TARGET_NAMES = ("target", "targets", "tgt", "summary", "summaries", "highlights")
 LINE_SUFFIXES = {".source": ".target", ".src": ".tgt"}
@@ -72,7 +75,8 @@ LINE_SUFFIXES = {".source": ".target", ".src": ".tgt"}
 class Source:
     """Files that are read one after another as one set of rows.
 
-    Files of "words" are CoNLL files whatever they are called. For "line pairs" and "file pairs" the
+    Files of "words" are CoNLL files whatever they are called; texts of "classes"
+    belong each to the class that their folder names. For "line pairs" and "file pairs" the
     files come in twos: source, target; None where a text has
     no partner. `split` is "train", "validation", "test", or None where the path does not say.
     """
@@ -128,6 +132,8 @@ def _in_folder(folder: Path) -> list[Source]:
         return found
     if len(folders) == 1:
         return _in_folder(folders[0])
+    if classes := _classes(folders):
+        return classes
     raise BadData(
         "no data in this folder"
         + (f"; name one of its folders: {listed([f.name for f in folders])}" if folders else "")
@@ -167,8 +173,40 @@ def _split_folders(folders: list[Path]) -> list[Source]:
     return _merged(
         replace(source, split=split)
         for folder, split in named.items()
-        for source in _in_folder(folder)
+        for source in _in_split(folder)
     )
+
+
+def _in_split(folder: Path) -> list[Source]:
+    """What the folder of a split holds: of IMDB's, lists of addresses lie beside the classes."""
+    entries = [entry for entry in sorted(folder.iterdir()) if entry.name[0] not in "._"]
+    files = [entry for entry in entries if entry.is_file() and suffix(entry) in KNOWN]
+    if any(suffix(file) not in TEXTS for file in files):
+        return _in_folder(folder)
+    classes = _classes([entry for entry in entries if entry.is_dir()])
+    if classes and files:
+        events.warn(f"left out, beside folders of classes: {listed([file.name for file in files])}")
+    return classes or _in_folder(folder)
+
+
+def _classes(folders: list[Path]) -> list[Source]:
+    """Texts in folders named like their classes: nothing where not each of several holds texts, and
+    texts alone."""
+    unlabelled = [folder for folder in folders if folder.name.lower() in UNLABELLED]
+    named = [folder for folder in folders if folder not in unlabelled]
+    if len(named) < 2 or not all(_holds_texts_alone(folder) for folder in named):
+        return []
+    if {folder.name.lower() for folder in named} & {*SOURCE_NAMES, *TARGET_NAMES}:
+        return []
+    if unlabelled:
+        events.warn(f"left out, texts without a class: {listed([f.name for f in unlabelled])}")
+    texts = (file for folder in named for file in _texts_of(folder) if file.name[0] not in "._")
+    return [Source("classes", tuple(texts))]
+
+
+def _holds_texts_alone(folder: Path) -> bool:
+    entries = [entry for entry in folder.iterdir() if entry.name[0] not in "._"]
+    return bool(entries) and all(e.is_file() and suffix(e) in TEXTS for e in entries)
 
 
 def _is_split(folder: Path) -> bool:
