@@ -209,6 +209,79 @@ def test_prompts_of_unlike_length_are_answered_as_alone(
         assert answer.stop == ("eos" if made[0, -1] == 1 else "length")
 
 
+def said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def test_the_next_turn_of_a_conversation_is_that_of_transformers(
+    twins: tuple[Bundle, transformers.PreTrainedModel],
+) -> None:
+    bundle, theirs = replace(twins[0], tokenizer=chatty()), twins[1]
+    oracle = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=chatty().backend, chat_template=TEMPLATE
+    )
+    talks = [
+        [said("user", "river bridge")],
+        [said("user", "old town"), said("assistant", "quiet"), said("user", "and the harbor")],
+    ]
+    options = generation_options(bundle.generation, Limits(64, 8), {})
+    rows = [{"text": "river"}, *({"messages": talk} for talk in talks), {"text": "bridge"}]
+    done: list[int] = []
+    assert FORMULATION.predict is not None
+    setup, how = Setup(Limits(64, 8)), Inference(options)
+    made = list(FORMULATION.predict(bundle, rows, setup, how, done.append, None))
+    assert done == sorted(done) and done[-1] == len(made) == 4
+    for talk, answer in zip(talks, made[1:3], strict=True):
+        text = oracle.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        ids = oracle(text, add_special_tokens=False)["input_ids"]
+        wanted = theirs.generate(
+            torch.tensor([ids]), max_new_tokens=8, do_sample=False, eos_token_id=1, pad_token_id=1
+        )
+        assert answer.value == chatty().decode(wanted[0, len(ids) :].tolist()).strip()
+        assert (answer.source_tokens, answer.source_tokens_unread) == (len(ids), 0)
+
+
+def test_a_conversation_that_is_too_long_loses_its_first_turns_or_is_refused(
+    twins: tuple[Bundle, transformers.PreTrainedModel],
+) -> None:
+    bundle = replace(twins[0], tokenizer=chatty())
+    last = [said("system", "short"), said("user", "river")]
+    long = [last[0], said("user", "old town " * 9), said("assistant", "quiet"), last[1]]
+    setup = Setup(Limits(24, 4))
+
+    def answer(talk: list, on_long: str):
+        how = Inference(generation_options(bundle.generation, setup.limits, {}), on_long)
+        assert FORMULATION.predict is not None
+        [made] = FORMULATION.predict(bundle, [{"messages": talk}], setup, how, print, None)
+        return made
+
+    assert answer(long, "cut").value == answer(last, "cut").value
+    assert answer(long, "cut").source_tokens_unread > 18
+    refused = answer(long, "split")
+    assert refused.value == "" and "--on-long cut leaves out the first turns" in refused.error
+    alone = answer([said("user", "old town " * 20)], "cut")
+    assert "its last turn alone is too long" in alone.error and alone.windows == 0
+
+
+def test_one_conversation_that_the_template_refuses_does_not_stop_the_others(
+    twins: tuple[Bundle, transformers.PreTrainedModel],
+) -> None:
+    plain = nano.tokenizer()
+    picky = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}ab"
+    tokenizer = Tokenizer(
+        plain.backend, plain.special, {CONFIG: b'{"chat_template": ' + _quoted(picky) + b"}"}
+    )
+    bundle = replace(twins[0], tokenizer=tokenizer)
+    setup = Setup(Limits(24, 4))
+    how = Inference(generation_options(bundle.generation, setup.limits, {}))
+    rows = [{"messages": [said(role, "x")]} for role in ("user", "system", "user")]
+    assert FORMULATION.predict is not None
+    made = list(FORMULATION.predict(bundle, rows, setup, how, print, None))
+    assert [one.error is None for one in made] == [True, False, True]
+    assert "no system" in made[1].error and made[1].value == ""
+    assert made[0].value == made[2].value
+
+
 def test_a_model_without_a_template_holds_no_conversation() -> None:
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
     with pytest.raises(Mismatch, match="no chat template"):

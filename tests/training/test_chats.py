@@ -14,7 +14,7 @@ from mainspring import events
 from mainspring.checkpoints.bundle import load
 from mainspring.checkpoints.chat import ROLES
 from mainspring.checkpoints.growing import with_conversations
-from mainspring.errors import BadOption
+from mainspring.errors import BadData, BadOption
 
 ONLY_IN_ANSWERS = "Ωmega"
 OPTIONS: dict[str, Any] = {"steps": 2, "batch_tokens": 400, "evaluate_every": 2}
@@ -93,8 +93,45 @@ def test_a_new_model_holds_conversations_as_transformers_lays_them_out(tmp_path:
     assert learnt[-1] == "</s>" and "<|user|>" not in learnt
     [row] = mainspring.run("generate", ASKED[0], model=str(out), max_new_tokens=4)
     assert "<|" not in row["generated_text"]
+    talks = [
+        {"messages": [{"role": "user", "content": ASKED[0]}]},
+        {
+            "conversations": [
+                {"from": "human", "value": ASKED[0]},
+                {"from": "chatgpt", "value": "x"},
+            ]
+        },
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": ASKED[0]}]}]},
+    ]
+    for number, talk in enumerate(talks):
+        file = nano.write_jsonl([talk], tmp_path / f"{number}.jsonl")
+        [told] = mainspring.run("generate", file, model=str(out), max_new_tokens=4)
+        assert told["generated_text"] == row["generated_text"] and told.items() >= talk.items()
     found = mainspring.evaluate("generate", tmp_path / "rows.jsonl", model=str(out), samples="0")
     assert found.rows == len(CHATS) and 0 < found.scores["bits_per_byte"] < 20
+
+
+CALLS = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+
+
+@pytest.mark.parametrize(
+    ("messages", "learning", "reason"),
+    [
+        ([{"role": "user", "content": "Hi"}], True, "no answer"),
+        ([{"role": "assistant", "content": "Hi"}], False, "no question"),
+        ([{"role": "user", "content": "Hi"}, CALLS], False, "call of a tool"),
+        ([], True, "empty conversation"),
+        ([{"role": "user", "content": [{"type": "image"}]}], False, "wrong type"),
+    ],
+)
+def test_conversations_that_cannot_be_used_are_listed(
+    messages: list[Any], learning: bool, reason: str, tmp_path: Path
+) -> None:
+    file = nano.write_jsonl([{"messages": messages}], tmp_path / "a.jsonl")
+    nano.decoder().save(tmp_path / "model")
+    verb = mainspring.evaluate if learning else mainspring.run
+    with pytest.raises(BadData, match=f"no usable row: 1 {reason}"):
+        verb("generate", file, model=str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("lora", [None, 4])

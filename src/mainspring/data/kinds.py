@@ -33,7 +33,9 @@ CLASSES = ("label", "labels", "tags", "spans")  # kinds whose values are names o
 NESTED = re.compile(r"""\s*(\{\s*['"](text|answer_start)['"]|\[\s*['"{])""")
 # How a set or a tuple begins that Python wrote.
 WRITTEN_SET = re.compile(r"\s*(\{|\(|(frozen)?set\()")
-ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+ROLES = {"human": "user", "prompter": "user"} | dict.fromkeys(
+    ("gpt", "chatgpt", "bot", "model", "ai"), "assistant"
+)
 
 
 class Flaw(Exception):
@@ -266,21 +268,38 @@ def _answers_in(text: str) -> Any:
 
 
 def as_messages(value: Any) -> list[dict[str, str]]:
-    """A conversation as `{"role": …, "content": …}`; ShareGPT's `from`/`value` are read too."""
+    """A conversation as `{"role": …, "content": …}`; ShareGPT's `from`/`value` are read too, and
+    contents that come as a list of texts."""
     messages = []
-    for message in as_list(value, "messages"):
+    for number, message in enumerate(as_list(value, "messages"), 1):
         if not isinstance(message, dict):
             raise Flaw("wrong type", f" holds a {type(message).__name__} among the messages")
         role = message.get("role", message.get("from"))
-        content = message.get("content", message.get("value"))
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise Flaw("wrong type", " holds a message without a role or a content")
+        content = _said(message.get("content", message.get("value")))
+        if not isinstance(role, str):
+            raise Flaw("wrong type", f", message {number} tells no role")
+        if content is None and message.get("tool_calls"):
+            detail = f", message {number} of the {role} calls a tool, which is not read"
+            raise Flaw("call of a tool", detail)
+        if content is None:
+            raise Flaw("wrong type", f", message {number} of the {role} has no text for a content")
         if reason := flaw(content):
             raise Flaw(reason)
         messages.append({"role": ROLES.get(role, role), "content": content})
-    if not any(message["role"] == "assistant" for message in messages):
-        raise Flaw("no answer", " holds a conversation in which the assistant says nothing")
+    if not messages:
+        raise Flaw("empty conversation")
     return messages
+
+
+def _said(content: Any) -> str | None:
+    """The text of a message, also where it comes in parts; None where there is other than text."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        return None
+    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "\n".join(texts) if len(texts) == len(parts) else None
 
 
 def as_audio(value: Any, folder: Path = Path()) -> str:

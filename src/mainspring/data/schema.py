@@ -48,13 +48,15 @@ class Layout:
 
     `values` raises Flaw where they cannot. One that is `first` is preferred to the task's own
     fields where both are there and the user names no column. `by_rows` makes of the values of
-    the first rows, as they stand in the columns, a `values` that reads all of them alike.
+    the first rows, as they stand in the columns, a `values` that reads all of them alike. `asks`
+    is there instead of `values` where a model is asked and nothing is learnt or scored.
     """
 
     fields: tuple[Field, ...]
     values: Callable[[Values], Values] = lambda values: values
     first: bool = False
     by_rows: Callable[[Sequence[Values]], Callable[[Values], Values]] | None = None
+    asks: Callable[[Values], Values] | None = None
 
 
 def match_layout(

@@ -9,21 +9,28 @@ prefix, text and suffix as they are. Padding stands behind a row's end, where a 
 tokens cannot see it, so a training batch needs no mask.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mainspring import spec
+from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.core.model import Transformer
+from mainspring.errors import BadData
 from mainspring.formulations import (
     IGNORED,
     Batch,
     EncodedRow,
     Formulation,
+    Inference,
+    OnDone,
+    Prediction,
     Setup,
     SpecialIds,
     Values,
@@ -31,7 +38,7 @@ from mainspring.formulations import (
 )
 from mainspring.formulations.inputs import common_end, cut_before_end, padded
 from mainspring.formulations.packing import source_parts
-from mainspring.formulations.prediction import SHORTEST, writing
+from mainspring.formulations.prediction import SHORTEST, OnText, tokenizer_of, write, writing
 from mainspring.formulations.sequence_to_sequence import end_id, vocabulary_nats
 
 Message = Mapping[str, Any]
@@ -48,30 +55,17 @@ def lacks(model: spec.Model) -> str | None:
 # -- prompts ---------------------------------------------------------------------------------------
 
 
-def prompt_text(row: Values, tokenizer: Tokenizer, setup: Setup) -> str:
-    """What the model reads before it answers a row with a `text` or with `messages`."""
-    messages = row.get("messages")
-    if messages is None and tokenizer.chat_template is None:
-        return f"{setup.prefix}{row['text']}{setup.suffix}"
-    if messages is None:
-        messages = [{"role": "user", "content": setup.prefix + row["text"]}]
-    return tokenizer.chat(messages, answer=True)
-
-
-def prompt_ids(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[list[int]]:
-    """The ids of the rows' prompts: special tokens as the template writes them, or those the
-    tokenizer adds before a text."""
-    texts = [prompt_text(row, tokenizer, setup) for row in rows]
-    written = any("messages" in row for row in rows) or tokenizer.chat_template is not None
-    ids = tokenizer.encode_many(texts, special=not written)
+def text_ids(texts: Sequence[str], tokenizer: Tokenizer, setup: Setup) -> list[list[int]]:
+    """The ids of prompts that hold a text each: what the chat template makes of it, or else prefix,
+    text and suffix, with the special tokens that the tokenizer adds before a text."""
+    if tokenizer.chat_template is not None:
+        asked = [[{"role": "user", "content": setup.prefix + text}] for text in texts]
+        written = [tokenizer.chat(messages, answer=True) for messages in asked]
+        return tokenizer.encode_many(written, special=False)
+    ids = tokenizer.encode_many([f"{setup.prefix}{text}{setup.suffix}" for text in texts])
     eos = tokenizer.eos_id
     # Some tokenizers end every text; an answer begins before that end.
-    return ids if written else [row[:-1] if row and row[-1] == eos else row for row in ids]
-
-
-def text_ids(texts: Sequence[str], tokenizer: Tokenizer, setup: Setup) -> list[list[int]]:
-    """The ids of prompts that hold a text each."""
-    return prompt_ids([{"text": text} for text in texts], tokenizer, setup)
+    return [row[:-1] if row and row[-1] == eos else row for row in ids]
 
 
 # -- training --------------------------------------------------------------------------------------
@@ -97,7 +91,7 @@ def _kind(row: Values) -> str:
 
 def _encode_answers(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> list[EncodedRow]:
     eos, limits = end_id(tokenizer), setup.limits
-    prompts = prompt_ids(rows, tokenizer, setup)
+    prompts = text_ids([row["text"] for row in rows], tokenizer, setup)
     answers = tokenizer.encode_many([row["target"] for row in rows], special=False)
     behind = common_end(*text_ids(SHORTEST, tokenizer, setup))
     examples = []
@@ -215,7 +209,104 @@ def picture(row: EncodedRow, tokenizer: Tokenizer, setup: Setup) -> str:
 # -- prediction ------------------------------------------------------------------------------------
 
 
-predict = writing(text_ids)
+SHORTER = {
+    "cut": "; its last turn alone is too long",
+    "split": "; --on-long cut leaves out the first turns of a conversation",
+    "refuse": "",
+}
+
+write_texts = writing(text_ids)
+
+
+def predict(
+    bundle: Bundle,
+    rows: Iterable[Values],
+    setup: Setup,
+    how: Inference,
+    on_done: OnDone = lambda done: None,
+    on_text: OnText | None = None,
+) -> Iterator[Prediction]:
+    """What the model writes to each row's `text`, or next in its `messages`."""
+    before = 0
+    for converse, group in groupby(rows, key=lambda row: "messages" in row):
+        writes, done = hold if converse else write_texts, before
+
+        def told(count: int, done: int = done) -> None:
+            on_done(done + count)
+
+        for answer in writes(bundle, group, setup, how, told, on_text):
+            before += 1
+            yield answer
+
+
+def hold(
+    bundle: Bundle,
+    rows: Iterable[Values],
+    setup: Setup,
+    how: Inference,
+    on_done: OnDone = lambda done: None,
+    on_text: OnText | None = None,
+) -> Iterator[Prediction]:
+    """What the assistant says next in conversations. One that is too long is refused, or with
+    `on_long="cut"` loses its first turns."""
+    tokenizer = tokenizer_of(bundle)
+    waiting: deque[_Laid] = deque()
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        return tokenizer.encode_many(texts, special=False)
+
+    def texts() -> Iterator[str]:
+        for row in rows:
+            waiting.append(_laid(row["messages"], tokenizer, setup, how))
+            yield waiting[-1].text
+
+    refusing = replace(how, on_long="refuse")
+    for made in write(bundle, texts(), setup, refusing, encode, on_done, on_text):
+        laid = waiting.popleft()
+        if laid.error is not None:
+            yield Prediction("", stop="refused", windows=0, error=laid.error)
+        elif made.error is not None:
+            yield replace(made, error=made.error + SHORTER[how.on_long])
+        else:
+            unread, read = laid.unread, made.source_tokens
+            yield replace(made, source_tokens=read + unread, source_tokens_unread=unread)
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A conversation as the model reads it, the tokens of the turns that were left out, and why
+    the model's template refuses it."""
+
+    text: str
+    unread: int = 0
+    error: str | None = None
+
+
+def _laid(messages: Sequence[Message], tokenizer: Tokenizer, setup: Setup, how: Inference) -> _Laid:
+    def size(text: str) -> int:
+        return len(tokenizer.encode(text, special=False))
+
+    try:
+        text = tokenizer.chat(messages, answer=True)
+        whole = size(text)
+        while how.on_long == "cut" and size(text) > setup.limits.source:
+            messages = _without_first_turn(messages)
+            if not messages:
+                break
+            text = tokenizer.chat(messages, answer=True)
+        return _Laid(text, whole - size(text))
+    except BadData as error:
+        return _Laid(".", error=str(error))  # something is written to it, and not told
+
+
+def _without_first_turn(messages: Sequence[Message]) -> list[Message]:
+    """The conversation without what was first asked in it and said to that; nothing where that is
+    all. What the system says stays."""
+    system = [message for message in messages if message["role"] == "system"]
+    turns = [message for message in messages if message["role"] != "system"]
+    asks = [at for at, message in enumerate(turns) if message["role"] == "user"]
+    return [*system, *turns[asks[1] :]] if len(asks) > 1 else []
+
 
 FORMULATION = Formulation(
     "prompt and answer",

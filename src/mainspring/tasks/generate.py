@@ -5,6 +5,7 @@ Alpaca has it), or conversations. Of answers and conversations only what the mod
 carries loss.
 """
 
+from mainspring.data.kinds import Flaw
 from mainspring.data.schema import Field, Layout, Values
 from mainspring.formulations import Limits, causal
 from mainspring.tasks import Option, Task
@@ -30,6 +31,24 @@ def with_input(values: Values) -> Values:
     return {**values, "text": f"{values['text']}\n\n{about}"} if about else values
 
 
+def answered(values: Values) -> Values:
+    """A conversation to learn from, or to score; Flaw where the assistant says nothing in it."""
+    if not any(message["role"] == "assistant" for message in values["messages"]):
+        raise Flaw("no answer", "a conversation in which the assistant says nothing")
+    return values
+
+
+def asked(values: Values) -> Values:
+    """A conversation up to where the assistant is to speak: what it said last is left out, and
+    said anew."""
+    messages = values["messages"]
+    while messages and messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    if not messages:
+        raise Flaw("no question", "a conversation in which the assistant alone speaks")
+    return {**values, "messages": messages}
+
+
 TASK = Task(
     name="generate",
     help="continue a text, answer a prompt, hold a conversation",
@@ -44,7 +63,9 @@ TASK = Task(
                     help="a conversation: a list of role and content",
                 ),
             ),
+            answered,
             first=True,
+            asks=asked,
         ),
         Layout(
             (

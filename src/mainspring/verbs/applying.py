@@ -292,7 +292,11 @@ def lines_of(text: str) -> list[str]:
 def input_layouts(task: Task) -> tuple[schema.Layout, ...]:
     """The task's other layouts, without what is to be predicted."""
     return tuple(
-        replace(layout, fields=tuple(f for f in layout.fields if f.role == "input"))
+        replace(
+            layout,
+            fields=tuple(f for f in layout.fields if f.role == "input"),
+            values=layout.asks or layout.values,
+        )
         for layout in task.layouts
     )
 
