@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from answering import rows as made_rows
 from answering import tokenizer as their_tokenizer
 from answering import write_reader
+from mainspring import events
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.data.kinds import KINDS
 from mainspring.data.questions import in_place
 from mainspring.errors import BadOption
-from mainspring.formulations import Inference, Limits, Setup, special_ids
+from mainspring.formulations import Inference, Limits, Setup, span_extraction, special_ids
 from mainspring.formulations.pairs import pair_layout, pair_up
 from mainspring.formulations.span_examples import collate, encode, logits, losses, token_span
 from mainspring.formulations.span_extraction import (
@@ -351,6 +352,33 @@ def test_a_question_longer_than_half_a_window_is_cut_and_counted(reader) -> None
         answers(bundle, [row], Setup(Limits(6, 8)))
 
 
+def test_what_is_read_is_the_best_of_all_windows(reader) -> None:
+    """As if all windows were made, read and compared at once; how far they are is told."""
+    _, bundle = reader
+    rows = [*made_rows(8, seed=5), {"question": "Where?", "context": LONG * 3}]
+    for how in (Inference(tokens=200), Inference(tokens=200, chunk=1)):
+        said: list[events.Event] = []
+        done: list[int] = []
+        with events.listening(said.append):
+            found = list(span_extraction.read(bundle, iter(rows), SETUP, how, done.append))
+        for row, reading in zip(rows, found, strict=True):
+            [pair] = pair_up([row], bundle.tokenizer, SETUP)
+            windows = pair.windows(12)
+            parts = span_extraction._point(bundle, windows, SETUP, 20)
+            expected = merged(list(parts), 20)
+            assert [c.logit for c in reading.found.candidates] == pytest.approx(
+                [c.logit for c in expected.candidates], abs=1e-4
+            )
+            assert reading.found.no_answer == pytest.approx(expected.no_answer, abs=1e-4)
+            assert (reading.windows, reading.cut) == (len(windows), 0)
+        # The long one, read in batches of four windows, is not done before the last of them.
+        assert done == sorted(done) and done[-1] == 9 and done.count(9) < 4
+        told = [event for event in said if isinstance(event, events.Progress)]
+        assert {event.task for event in told} == {"reading"} and told[0].done < told[-1].done
+        assert [event for event in told if event.done == event.total] == [told[-1]]
+        assert told[-1].done == sum(reading.windows for reading in found) > 40
+
+
 @pytest.mark.slow
 def test_a_document_of_five_megabytes_is_read_to_its_end(reader) -> None:
     _, bundle = reader
@@ -473,7 +501,7 @@ def test_an_answer_across_the_windows_gets_one_of_its_own(reader) -> None:
     *others, own = encode([row], bundle.tokenizer, SETUP)
     assert len(others) == len(pair.windows(12)) and all(not e.target[0] for e in others)
     learnt = own.source[own.target[0] : own.target[1] + 1]
-    assert learnt == pair.context[first : first + 26]
+    assert learnt == [*pair.context[first : first + 26]]
     # One that fits in no window points nowhere, and is counted.
     whole = {**row, "answers": [{"text": LONG, "start": 0}]}
     examples = encode([whole], bundle.tokenizer, SETUP)

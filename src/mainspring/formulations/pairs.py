@@ -10,6 +10,7 @@ from mainspring import spec
 from mainspring.checkpoints.tokenizer import Tokenizer
 from mainspring.errors import BadOption
 from mainspring.formulations import Setup, Values
+from mainspring.formulations.long_texts import tokens_of
 
 STRIDE = 128  # tokens that neighbouring windows share
 
@@ -96,7 +97,7 @@ class Pair:
 
     layout: PairLayout
     question: list[int]
-    context: list[int]
+    context: Sequence[int]
     places: np.ndarray
     room: int
     question_tokens: int
@@ -111,12 +112,21 @@ class Pair:
         ids, second = self.layout.joined(self.question, part)
         return Window(ids, second, first, len(part))
 
-    def windows(self, stride: int) -> list[Window]:
-        """Windows over the whole context that share `stride` tokens (half of one at most); at least
-        one, also of no tokens."""
+    def length(self, first: int) -> int:
+        """How many ids the window that begins at this token has."""
+        part = min(self.room, len(self.context) - first)
+        return self.layout.tokens + len(self.question) + part
+
+    def firsts(self, stride: int) -> range:
+        """Where windows over the whole context begin that share `stride` tokens (half of one at
+        most); there is at least one, also of no tokens."""
         step = self.room - min(stride, self.room // 2)
         count = 1 + max(0, -(-(len(self.context) - self.room) // step))
-        return [self.window(number * step) for number in range(count)]
+        return range(0, count * step, step)
+
+    def windows(self, stride: int) -> list[Window]:
+        """All of these windows."""
+        return [self.window(first) for first in self.firsts(stride)]
 
 
 def pair_up(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> Iterator[Pair]:
@@ -127,12 +137,11 @@ def pair_up(rows: Sequence[Values], tokenizer: Tokenizer, setup: Setup) -> Itera
         raise BadOption(f"--max-source {limit} leaves no room for a question and a text")
     questions = tokenizer.encode_many([row["question"].strip() for row in rows], special=False)
     contexts = list(dict.fromkeys(row["context"] for row in rows))  # many questions about each
-    read = dict(zip(contexts, tokenizer.offsets_many(contexts), strict=True))
-    places = {text: np.array(at, dtype=np.int64).reshape(-1, 2) for text, (_, at) in read.items()}
+    found = zip(contexts, tokens_of(contexts, tokenizer), strict=True)
+    read = {text: (tokens.ids, tokens.places) for text, tokens in found}
     for row, question in zip(rows, questions, strict=True):
-        asked, text = question[: room // 2], row["context"]
-        ids, _ = read[text]
-        yield Pair(layout, asked, ids, places[text], room - len(asked), len(question))
+        asked = question[: room // 2]
+        yield Pair(layout, asked, *read[row["context"]], room - len(asked), len(question))
 
 
 def stride(setup: Setup) -> int:

@@ -9,6 +9,7 @@ token; in prediction the best span of all windows counts, and where the model wa
 may be no answer it is given where the first token is likelier by the threshold.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mainspring import spec
+from mainspring import events, spec
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.formulations import (
     EncodedRow,
@@ -51,6 +52,7 @@ from mainspring.formulations.spans import (
 
 LONGEST = 30  # tokens of an answer
 AT_ONCE = 1 << 22  # characters of contexts that are held as tokens at a time
+LONG = 16  # windows of a row; where there are more, they are counted aloud
 THRESHOLD, FOUND_THRESHOLD = "no_answer_threshold", "found_threshold"  # the user's, and fit's
 
 
@@ -75,8 +77,6 @@ def threshold_of(options: Mapping[str, Any]) -> float | None:
 
 
 # -- prediction ------------------------------------------------------------------------------------
-
-Part = tuple[Window, list[Candidate], float]  # what was found in one window
 
 
 @dataclass(frozen=True)
@@ -105,44 +105,62 @@ def read(
     on_done: OnDone = lambda done: None,
 ) -> Iterator[Reading]:
     """What is found in each row, in order. Rows are taken a few hundred at a time, fewer where
-    their contexts are long; windows of like length go together."""
+    their contexts are long; windows of like length go together. Where a row has many, they are
+    counted in events of their own."""
     tokenizer = tokenizer_of(bundle)
-    done = 0
+    keep = max(LARGEST, int(setup.options.get("n_best", 1)))
+    done = windows_read = windows_known = 0
+    long = False
     sized = in_chunks(rows, how.chunk, length=lambda row: len(row["context"]), total=AT_ONCE)
     for chunk in sized:
         pairs = list(pair_up(chunk, tokenizer, setup))
-        chosen = [(n, window) for n, pair in enumerate(pairs) for window in _read(pair, setup, how)]
-        found: dict[int, list[Part]] = {}
-        for batch in in_batches(chosen, lambda item: len(item[1].ids), how.tokens):
-            for (n, window), result in zip(batch, _point(bundle, batch, setup), strict=True):
-                found.setdefault(n, []).append((window, *result))
-            on_done(done + min(len(chunk), len(found)))
+        firsts = [_read(pair, setup, how) for pair in pairs]
+        # Windows are made when they are read: those of a long text are far larger than the text.
+        chosen = [
+            (n, first, pairs[n].length(first)) for n in range(len(pairs)) for first in firsts[n]
+        ]
+        waiting = Counter(n for n, _, _ in chosen)
+        windows_known += len(chosen)
+        long = long or any(len(of_row) > LONG for of_row in firsts)
+        found: dict[int, Found] = {}
+        # The windows of a row come in their order: all but the last are of one length.
+        for batch in in_batches(chosen, lambda item: item[2], how.tokens):
+            windows = [pairs[n].window(first) for n, first, _ in batch]
+            for (n, _, _), result in zip(batch, _point(bundle, windows, setup, keep), strict=True):
+                before = found.get(n)
+                known = [] if before is None else [(before.candidates, before.no_answer)]
+                found[n] = merged([*known, result], keep)
+            waiting -= Counter(n for n, _, _ in batch)
+            if len(waiting) < len(chunk):
+                on_done(done + len(chunk) - len(waiting))
+            windows_read += len(batch)
+            if long and windows_read < windows_known:
+                events.emit(events.Progress("reading", windows_read, windows_known, "windows"))
         done += len(chunk)
         for n, pair in enumerate(pairs):
-            parts = sorted(found.get(n, []), key=lambda part: part[0].first)
-            yield _reading(pair, parts, setup)
+            yield _reading(pair, firsts[n], found.get(n), setup)
+    if long:
+        events.emit(events.Progress("reading", windows_read, windows_read, "windows"))
 
 
-def _read(pair: Pair, setup: Setup, how: Inference) -> list[Window]:
-    """The windows that are to be read."""
-    windows = pair.windows(stride(setup))
-    if len(windows) == 1 or how.on_long == "split":
-        return windows
-    return windows[:1] if how.on_long == "cut" else []
+def _read(pair: Pair, setup: Setup, how: Inference) -> range:
+    """Where the windows begin that are to be read."""
+    firsts = pair.firsts(stride(setup))
+    if len(firsts) == 1 or how.on_long == "split":
+        return firsts
+    return firsts[:1] if how.on_long == "cut" else firsts[:0]
 
 
 @torch.inference_mode()
 def _point(
-    bundle: Bundle, batch: Sequence[tuple[int, Window]], setup: Setup
+    bundle: Bundle, windows: Sequence[Window], setup: Setup, keep: int
 ) -> Iterator[tuple[list[Candidate], float]]:
-    """The candidates of each window, and its logit of no answer."""
-    windows = [window for _, window in batch]
+    """The `keep` best candidates of each window, and its logit of no answer."""
     rows = [EncodedRow(window.ids, (0, 0), second=window.second) for window in windows]
     tensors = collate(rows, SpecialIds(tokenizer_of(bundle).pad_id or 0), 0, 1)
     device = next(bundle.model.parameters()).device
     logits_BS2 = logits(bundle.model, tensors.to(device)).cpu().numpy()
     longest = int(setup.options.get("max_answer", LONGEST))
-    keep = max(LARGEST, int(setup.options.get("n_best", 1)))
     for window, logits_S2 in zip(windows, logits_BS2, strict=True):
         start, end = logits_S2[: len(window.ids)].T
         found = window_candidates(
@@ -151,16 +169,13 @@ def _point(
         yield found, float(start[0] + end[0])
 
 
-def _reading(pair: Pair, parts: Sequence[Part], setup: Setup) -> Reading:
+def _reading(pair: Pair, firsts: range, found: Found | None, setup: Setup) -> Reading:
     tokens = pair.question_tokens + len(pair.places)
-    if not parts:
+    if found is None:
         error = too_long(tokens, setup.limits.source)
         return Reading(Found((), 0.0), pair.places, tokens, tokens, 0, error)
-    keep = max(LARGEST, int(setup.options.get("n_best", 1)))
-    found = merged([(candidates, no_answer) for _, candidates, no_answer in parts], keep)
-    last, _, _ = parts[-1]
-    unread = len(pair.places) - last.first - last.tokens
-    return Reading(found, pair.places, tokens, unread + pair.question_lost, len(parts))
+    unread = max(0, len(pair.places) - firsts[-1] - pair.room)
+    return Reading(found, pair.places, tokens, unread + pair.question_lost, len(firsts))
 
 
 def prediction(reading: Reading, context: str, setup: Setup) -> Prediction:

@@ -73,7 +73,7 @@ def window_candidates(
     ]
 
 
-def merged(windows: Sequence[tuple[list[Candidate], float]], keep: int) -> Found:
+def merged(windows: Sequence[tuple[Sequence[Candidate], float]], keep: int) -> Found:
     """The best of all windows, each as (its candidates, its logit of no answer)."""
     candidates = [candidate for found, _ in windows for candidate in found]
     candidates.sort(key=lambda candidate: candidate.logit, reverse=True)
