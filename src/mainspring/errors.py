@@ -83,7 +83,7 @@ class BadData(MainspringError):
         place = ":".join(str(part) for part in (file, line) if part is not None)
         place += f" (field `{field}`)" if field else ""
         super().__init__(f"{place}: {problem}" if place else problem)
-        self.file, self.line, self.field = file, line, field
+        self.problem, self.file, self.line, self.field = problem, file, line, field
 
 
 class BadWeights(MainspringError):

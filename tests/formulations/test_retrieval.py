@@ -120,7 +120,67 @@ def test_what_cannot_be_read_is_told_and_the_rest_kept(folder: Path) -> None:
         found = list(documents(folder, skipped))
     assert found[-1].text == "In UTF-16 too." and len(found) == 5
     assert skipped.counts == {"undecodable bytes": 1, "empty text": 1}
-    assert ["g.csv" in e.text for e in said if isinstance(e, events.Warn)].count(True) >= 1
+    [told] = [event.text for event in said if isinstance(event, events.Warn)]
+    assert "1 file left out: no column for the text" in told and told.endswith("(g.csv)")
+
+
+def told_of(place: Path) -> tuple[list[str], list[str]]:
+    """The names of the documents there, and what is warned of."""
+    said: list[events.Event] = []
+    with events.listening(said.append):
+        names = [document.name for document in all_documents(place)]
+    return names, [event.text for event in said if isinstance(event, events.Warn)]
+
+
+def test_files_of_other_kinds_are_told_of(folder: Path, tmp_path: Path) -> None:
+    for name in ("a.html", "deep/b.html", "c.pdf", "plain", ".hidden.html", "_left.html"):
+        (folder / name).write_text("x")
+    (folder / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
+    names, [told] = told_of(folder)
+    assert names == ["a.txt", "b.md", "d.jsonl:1", "deep/c.txt"]
+    assert "left out: 2 .html, 1 " in told
+    assert all(part in told for part in ("1 .pdf", "1 without a suffix", "1 broken links", ".txt"))
+    with pytest.raises(BadData, match=r"a\.html: unknown kind of file"):
+        all_documents(folder / "a.html")
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.docx").write_text("x")
+    with pytest.raises(Missing, match=r"no documents; left out: 1 \.docx"):
+        all_documents(tmp_path / "only")
+    (tmp_path / "only" / "b.csv").write_text("id,number\n1,2\n")
+    with pytest.raises(BadData, match=r"1 file left out: no column .*; left out: 1 \.docx"):
+        all_documents(tmp_path / "only")
+
+
+def test_files_that_are_left_out_for_one_reason_are_told_of_together(folder: Path) -> None:
+    for number in range(7):
+        (folder / f"t{number}.csv").write_text(f"id,number{number}\n1,2\n")
+    (folder / "u1.jsonl").write_text("")
+    (folder / "u2.jsonl").write_text("")
+    _, told = told_of(folder)
+    assert len(told) == 2
+    assert "7 files left out: no column for the text" in told[0]
+    assert told[0].endswith("(first three: t0.csv, t1.csv, t2.csv)")
+    assert "2 files left out: no rows in it (u1.jsonl, u2.jsonl)" in told[1]
+
+
+def test_linked_folders_are_read_once(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / "below").mkdir(parents=True)
+    (other / "o.txt").write_text("The tower is in copper.")
+    (other / "below" / "p.txt").write_text("The tower is in tin.")
+    (other / "back").symlink_to(folder)
+    (other / "round").symlink_to(other)
+    (folder / "link").symlink_to(other)
+    (folder / "link2").symlink_to(other)
+    (folder / "up").symlink_to(folder.parent)
+    (folder / "deep" / "itself").symlink_to(folder / "deep")
+    names, told = told_of(folder)
+    assert [line.partition("; ")[0] for line in told] == [
+        f"{folder}: left out: 1 links to folders that hold this one"
+    ]
+    assert names == [
+        *("a.txt", "b.md", "d.jsonl:1", "deep/c.txt", "link/below/p.txt", "link/o.txt")
+    ]
 
 
 def test_folders_without_documents(tmp_path: Path) -> None:

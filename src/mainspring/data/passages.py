@@ -1,6 +1,8 @@
 """A folder of documents, and documents in passages that end at sentences."""
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,19 +10,22 @@ from typing import Any
 
 from mainspring import events
 from mainspring.data.kinds import KINDS, Flaw
-from mainspring.data.readers import columns, read_rows
+from mainspring.data.readers import NO_USABLE_ROW, columns, read_rows
 from mainspring.data.rows import Row, suffix
 from mainspring.data.schema import Field, match_columns
 from mainspring.data.skipped import SkipLog
-from mainspring.data.sources import DESCRIPTIONS, KNOWN, sources
+from mainspring.data.sources import DESCRIPTIONS, KNOWN, TEXTS, sources
 from mainspring.data.windows import text_windows
 from mainspring.errors import BadData, MainspringError, Missing
+from mainspring.text import listed
 
+ACCEPTED = ("text", "content", "document", "article", "body", "context", "passage")
 TEXT = Field(
     "text",
     "text",
-    ("text", "content", "document", "article", "body", "context", "passage"),
+    ACCEPTED,
     "the document",
+    lacking=f"no column for the text; the accepted names are {listed(ACCEPTED)}",
 )
 
 
@@ -53,27 +58,86 @@ def documents(place: str | Path, skipped: SkipLog) -> Iterator[Document]:
 
     Text files are one each; rows of tables one each, by a column of text; files of questions give
     their contexts. Hidden files, and those whose name begins with "_", do not count. What cannot
-    be read goes to `skipped`. Missing where there is nothing there, BadData where nothing is
-    usable.
+    be read goes to `skipped`; files that are left out are told in warnings, those of one reason in
+    one. Missing where there is nothing there, BadData where nothing is usable.
     """
     place = Path(place)
     if not place.exists():
         sources(place)  # raises Missing, with the nearest name
     base = place if place.is_dir() else place.parent
-    files = _files(place) if place.is_dir() else [place]
+    files, others = _files(place) if place.is_dir() else ([place], Counter[str]())
+    unread = [f"left out: {_counted(others)}"] if others else []
     if not files:
-        raise Missing(f"{place}: no documents; known suffixes are {', '.join(KNOWN)}")
+        told = "; ".join(["no documents", *unread, f"known suffixes are {', '.join(KNOWN)}"])
+        raise Missing(f"{place}: {told}")
+    for line in unread:
+        events.warn(f"{place}: {line}; documents are texts ({', '.join(TEXTS)}) and tables")
     taken: dict[str, int] = {}
+    left: dict[str, list[str]] = {}  # reason -> files
     for file in files:
+        name = str(file.relative_to(base))
         try:
-            for document in _documents_of(file, str(file.relative_to(base)), skipped):
+            for document in _documents_of(file, name, skipped):
                 yield replace(document, name=_free(document.name, taken))
         except MainspringError as error:
-            if skipped.strict:
+            if skipped.strict or place.is_file():
                 raise
-            events.warn(f"left out: {error}")
+            reason = error.problem if isinstance(error, BadData) else str(error)
+            if not reason.startswith(NO_USABLE_ROW):  # else its rows are in `skipped`
+                left.setdefault(reason, []).append(name)
+    lost = [_left_out(reason, names) for reason, names in left.items()]
     if not taken:
-        raise BadData(f"no usable document: {skipped.summary()}", file=place)
+        reasons = [skipped.summary()] if skipped.total else []
+        raise BadData("no usable document: " + "; ".join([*reasons, *lost, *unread]), file=place)
+    for line in lost:
+        events.warn(f"{place}: {line}")
+
+
+def _files(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The files below a folder that may hold documents, and how many there are of others, by
+    suffix. Links to folders are followed, each folder once."""
+    root = folder.resolve()
+    seen: set[Path] = set()
+    files: list[Path] = []
+    others: Counter[str] = Counter()
+
+    def leads_on(path: Path) -> bool:
+        target = path.resolve()
+        if path.name[0] in "._" or target in seen:
+            return False
+        if path.is_symlink() and target.is_relative_to(root):
+            return False  # what is there is read where it stands
+        if root.is_relative_to(target):
+            others["links to folders that hold this one"] += 1
+            return False
+        seen.add(target)
+        return True
+
+    for at, folders, names in os.walk(folder, followlinks=True):
+        here = Path(at)
+        folders[:] = [name for name in sorted(folders) if leads_on(here / name)]
+        for file in (here / name for name in names if name[0] not in "._"):
+            if not file.is_file():
+                others["broken links" if file.is_symlink() else "no files"] += 1
+            elif suffix(file) not in KNOWN:
+                others[suffix(file) or "without a suffix"] += 1
+            elif file.name not in DESCRIPTIONS:
+                files.append(file)
+    return sorted(files), others
+
+
+def _counted(others: Counter[str]) -> str:
+    """ "2 .html, 1 .pdf" """
+    return ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+
+
+def _left_out(reason: str, names: Sequence[str]) -> str:
+    """ "34 files left out: no column for the text (first three: a.csv, b.csv, c.csv)" """
+    shown = ", ".join(names[:3])
+    if len(names) == 1:
+        return f"1 file left out: {reason} ({shown})"
+    first = "first three: " if len(names) > 3 else ""
+    return f"{len(names)} files left out: {reason} ({first}{shown})"
 
 
 def _free(name: str, taken: dict[str, int]) -> str:
@@ -85,17 +149,6 @@ def _free(name: str, taken: dict[str, int]) -> str:
         free = f"{name} ({taken[name]})"
     taken[free] = 1
     return free
-
-
-def _files(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-        and suffix(file) in KNOWN
-        and file.name not in DESCRIPTIONS
-        and not any(part[0] in "._" for part in file.relative_to(folder).parts)
-    ]
 
 
 def _documents_of(file: Path, name: str, skipped: SkipLog) -> Iterator[Document]:

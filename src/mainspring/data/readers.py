@@ -49,6 +49,7 @@ READERS: dict[str, Callable[[Path, SkipLog], Iterator[Row]]] = {
 }
 
 CLASS = "label"  # the column of the folder's name, where it is the class of the texts in it
+NO_USABLE_ROW = "no usable row"  # how it is said that all are in the log of skipped rows
 COLUMNS_FROM = 100  # rows; objects in JSON need not all have the same keys
 
 
@@ -61,15 +62,15 @@ def read_rows(
     one row per document, or with `piece` rows of at most that many characters. Raises BadData at
     the end where there was no row at all.
     """
-    read = 0
+    read, before = 0, skipped.total
     for one in [source] if isinstance(source, Source) else sources(source):
         for row in _rows_of(one, skipped, piece):
             read += 1
             yield row
     if not read:
         places = source.files if isinstance(source, Source) else (source,)
-        reasons = f"no usable row: {skipped.summary()}" if skipped.total else "no rows in it"
-        raise BadData(reasons, file=next((str(place) for place in places if place), None))
+        why = f"{NO_USABLE_ROW}: {skipped.summary()}" if skipped.total > before else "no rows in it"
+        raise BadData(why, file=next((str(place) for place in places if place), None))
 
 
 def columns(source: Source | str | Path) -> list[str]:
