@@ -90,6 +90,7 @@ def test_the_limit_on_time(folder: Path) -> None:
         ("", "the query is empty"),
         ("INSERT DATA { <a:b> <a:c> <a:d> }", "only reads; documents come by `build`"),
         ("PREFIX x: <a:>\nDELETE WHERE { ?s ?p ?o }", "only reads"),
+        ("# c\nBASE <a:> # d\nINSERT DATA { <b> <c> <d> }", "only reads"),
         ("SELECT * { SERVICE <http://localhost:1> { ?s ?p ?o } }", "SERVICE is refused"),
         ("SELECT * { service silent ?where { ?s ?p ?o } }", "SERVICE is refused"),
     ],
@@ -105,9 +106,11 @@ def test_the_word_service_may_be_said(folder: Path) -> None:
 
 
 def test_limits_that_are_none(folder: Path) -> None:
-    for wrong in ({"seconds": 0}, {"rows": 0}):
-        with pytest.raises(BadOption, match="must be above 0"):
-            asked(folder, "ASK {}", **wrong)
+    for seconds in (0, -1, float("nan"), float("inf"), 1e12):
+        with pytest.raises(BadOption, match=r"--seconds must lie between 0\.001 and 1000000"):
+            asked(folder, "ASK {}", seconds=seconds)
+    with pytest.raises(BadOption, match="--rows must be at least 1"):
+        asked(folder, "ASK {}", rows=0)
 
 
 def test_a_store_that_is_broken(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`graph` as a user meets it: from documents to answers, and what is told where it cannot be."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_texts_lines_and_standard_input(
         ("query SELEKT --store kg", ("not a SPARQL query: line 1, column", "SELEKT", "^")),
         ("query who.rq --store kg", ("no file who.rq",)),
         ("query ASK{} --store kg --format xml", ("xml", "table")),
-        ("query ASK{} --store kg --seconds 0", ("--seconds and --rows must be above 0",)),
+        ("query ASK{} --store kg --seconds 0", ("--seconds must lie between 0.001",)),
         ("withdraw notes/curie.text --store kg", ("no document notes/curie.text", "did you mean")),
         ("withdraw --store kg", ("name the documents to withdraw",)),
         ("withdraw a.txt --store nowhere", ("no such folder",)),
@@ -218,6 +219,74 @@ def test_what_was_wrong_and_what_to_do(
     assert "Traceback" not in err
     for part in parts:
         assert part in err
+
+
+def exported(store: str, mainspring: Callable[..., Ran]) -> list[str]:
+    """All that the store holds, but for the times."""
+    mainspring("graph", "export", f"{store}.nq", "--store", store)
+    lines = Path(f"{store}.nq").read_text(encoding="utf-8").splitlines()
+    return sorted(line for line in lines if "#endedAtTime>" not in line)
+
+
+def test_all_documents_below_a_folder_are_read(place: Path, mainspring: Callable[..., Ran]) -> None:
+    folder = place / "all"
+    texts = ("a.txt", "a.summary.txt", "test/x.txt", "2024/deep/b.md", "text.en", "README.md")
+    for name in (*texts, ".hidden.txt", "_draft.txt", "page.html", "scan.pdf", "more.pdf"):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"Ann Lee knows {file.stem.title()} Ray.", encoding="utf-8")
+    nano.write_jsonl([{"text": "Eve Ray knows Ann Lee."}], folder / "rows.jsonl")
+    (folder / "settings.json").write_text('{"colour": "red"}')
+    code, out, err = mainspring("graph", "build", "all", "--store", "new")
+    assert code == 0 and out.startswith("new: 6 documents read")
+    assert "left out: 2 .pdf, 1 " in err and "1 .html" in err and "settings.json" in err
+
+
+def test_what_a_file_holds_no_longer_is_withdrawn(
+    place: Path, mainspring: Callable[..., Ran]
+) -> None:
+    folder = place / "changing"
+    folder.mkdir()
+    rows = [{"text": f"{name} Ray knows Bob Ray."} for name in ("Ann", "Eve", "Tom")]
+    nano.write_jsonl(rows, folder / "table.jsonl")
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.txt").write_text(f"Ann Lee knows {name.title()} Ray.\nBob knows.")
+    (folder / "kb.csv").write_text("head,relation,tail\nBern,in,Switzerland\n")
+    assert mainspring("graph", "import", "changing/kb.csv", "--store", "kb")[0] == 0
+    assert mainspring("graph", "build", "changing", "--store", "kb")[0] == 0
+    nano.write_jsonl(rows[:1], folder / "table.jsonl")
+    (folder / "a.txt").write_text(" \n")
+    code, out, _ = mainspring("graph", "build", "changing", "--store", "kb", "--json")
+    withdrawn = [Path(iri).name for iri in json.loads(out)["withdrawn"]]
+    assert (code, sorted(withdrawn)) == (0, ["a.txt", "table.jsonl#line=2", "table.jsonl#line=3"])
+    code, out, _ = mainspring("graph", "build", "changing/b.txt", "--lines", "--store", "kb")
+    assert code == 0 and "1 documents withdrawn, which their files hold no longer" in out
+    assert mainspring("graph", "build", "changing/b.txt", "--store", "kb")[0] == 0
+    mainspring("graph", "import", "changing/kb.csv", "--store", "fresh")
+    mainspring("graph", "build", "changing", "--store", "fresh")
+    assert exported("kb", mainspring) == exported("fresh", mainspring)
+
+
+def test_a_name_of_a_file_may_be_of_any_bytes(place: Path, mainspring: Callable[..., Ran]) -> None:
+    folder = place / "odd"
+    folder.mkdir()
+    try:
+        (folder / os.fsdecode(b"bad\xff.txt")).write_text("Ann Lee knows Bob Ray.")
+    except OSError:
+        pytest.skip("this disk has names in UTF-8 alone")
+    code, out, _ = mainspring("graph", "build", "odd", "--store", "odd.kg")
+    assert code == 0 and out.startswith("odd.kg: 1 documents read")
+    code, out, _ = mainspring("graph", "ask", "Who does Ann Lee know?", "--store", "odd.kg")
+    assert code == 0 and "bad\ufffd.txt" in out
+
+
+def test_a_misspelt_name_is_no_document(place: Path) -> None:
+    with pytest.raises(Missing, match="no file or folder `nots`; a text of one word comes by"):
+        graph.build("nots", store="kg")
+    with pytest.raises(Missing, match="nots"):
+        graph.build(Path("nots"), store="kg")
+    with pytest.raises(Missing, match="nots"):
+        package.run("summarize", Path("nots"), model="none")
 
 
 def test_mixed_encodings_lose_only_what_is_broken(

@@ -65,13 +65,7 @@ def documents(place: str | Path, skipped: SkipLog) -> Iterator[Document]:
     if not place.exists():
         sources(place)  # raises Missing, with the nearest name
     base = place if place.is_dir() else place.parent
-    files, others = _files(place) if place.is_dir() else ([place], Counter[str]())
-    unread = [f"left out: {_counted(others)}"] if others else []
-    if not files:
-        told = "; ".join(["no documents", *unread, f"known suffixes are {', '.join(KNOWN)}"])
-        raise Missing(f"{place}: {told}")
-    for line in unread:
-        events.warn(f"{place}: {line}; documents are texts ({', '.join(TEXTS)}) and tables")
+    files, unread = document_files(place) if place.is_dir() else ([place], [])
     taken: dict[str, int] = {}
     left: dict[str, list[str]] = {}  # reason -> files
     for file in files:
@@ -91,6 +85,19 @@ def documents(place: str | Path, skipped: SkipLog) -> Iterator[Document]:
         raise BadData("no usable document: " + "; ".join([*reasons, *lost, *unread]), file=place)
     for line in lost:
         events.warn(f"{place}: {line}")
+
+
+def document_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files below a folder that may hold documents, in order, and what is said of those left
+    out, which is also a warning. Missing where there are none."""
+    files, others = _files(folder)
+    unread = [f"left out: {_counted(others)}"] if others else []
+    if not files:
+        told = "; ".join(["no documents", *unread, f"known suffixes are {', '.join(KNOWN)}"])
+        raise Missing(f"{folder}: {told}")
+    for line in unread:
+        events.warn(f"{folder}: {line}; documents are texts ({', '.join(TEXTS)}) and tables")
+    return files, unread
 
 
 def _files(folder: Path) -> tuple[list[Path], Counter[str]]:

@@ -1,5 +1,6 @@
 """What documents are called: the IRI under which a text of the user's stands in the graph."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,14 +21,28 @@ def document_of(row: Row, text: str, id_column: str | None, lines: bool) -> Docu
         return Document(f"{BASE}text/{digest(text)}", text, row.file)
     path = Path(row.file)
     file = path.resolve().as_uri()
+    place = row.file.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if suffix(path) in TEXTS and not lines:
-        return Document(file, text, row.file)
+        return Document(file, text, place)
     if id_column is not None:
         if id_column not in row.values:
             raise BadOption(f"--id: {BadOption.unknown('column', id_column, row.values)}")
         name = str(row.values[id_column])
-        return Document(f"{file}#id={quote(name, safe='')}", text, f"{row.file}, {name}")
-    return Document(f"{file}#line={row.place}", text, f"{row.file}:{row.place}")
+        return Document(f"{file}#id={quote(name, safe='')}", text, f"{place}, {name}")
+    return Document(f"{file}#line={row.place}", text, f"{place}:{row.place}")
+
+
+def gone(documents: Iterable[str], seen: Collection[str], blank: Iterable[Path]) -> list[str]:
+    """Those of the graph's documents that their files hold no longer: files of which these names
+    were `seen` now, and others that are `blank`."""
+    files = {name.partition("#")[0] for name in seen if name.startswith("file:")}
+    files |= {file.resolve().as_uri() for file in blank}
+
+    def was_read(name: str) -> bool:  # the triples of a table have its name alone
+        file, mark, _ = name.partition("#")
+        return file in files and (bool(mark) or file.endswith(TEXTS))
+
+    return [name for name in documents if name not in seen and was_read(name)]
 
 
 def named(documents: list[str], name: str) -> list[str]:

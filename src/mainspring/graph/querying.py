@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mainspring.errors import BadData, BadOption
+from mainspring.errors import BadData, BadOption, Range
 from mainspring.graph.vocabulary import prefixes
 
 SECONDS, ROWS = 60.0, 10_000
+LONGEST = 1_000_000  # seconds
 
 # What a query may hold beside its words: IRIs, texts and comments.
 _QUOTED = re.compile(
@@ -29,7 +30,7 @@ _QUOTED = re.compile(
 _SERVICE = re.compile(r"(?<![\w?$:.-])service(?![\w:.-])", re.IGNORECASE)
 _AT = re.compile(r"error at (\d+):(\d+): (.*)", re.DOTALL)
 _UPDATE = re.compile(
-    r"\s*(?:prefix\b[^>]*>\s*)*(insert|delete|drop|clear|load|create|add|move|copy|with)\b",
+    r"\s*(?:(?:(?:prefix|base)\b[^>]*>|#[^\n]*)\s*)*(insert|delete|drop|clear|load|create|add|move|copy|with)\b",
     re.IGNORECASE,
 )
 _CLASSES = re.compile(r"\s*\[[^\]]*\](?:\s*\|?\s*)|,\s*$")
@@ -74,8 +75,8 @@ def run_query(
     The default graph holds each fact once; `GRAPH ?document { … }` is what a document states, with
     provenance. BadOption where the query is none, takes more than `seconds`, or asks other servers.
     """
-    if seconds <= 0 or rows < 1:
-        raise BadOption("--seconds and --rows must be above 0")
+    Range(0.001, LONGEST).check("--seconds", seconds)
+    Range(1).check("--rows", rows)
     if not query.strip():
         raise BadOption("the query is empty; it reads like SELECT ?a ?b { ?a relation:NAME ?b }")
     if _SERVICE.search(_QUOTED.sub(" ", query)):

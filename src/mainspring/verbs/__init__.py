@@ -94,8 +94,15 @@ def given_inputs(inputs: Sequence[Any]) -> tuple[str, ...]:
     for one in inputs:
         if isinstance(one, list | tuple):
             found += given_inputs(one)
-        elif isinstance(one, str | os.PathLike):
-            found.append(os.fspath(one))
+        elif isinstance(one, str):
+            found.append(one)
+        elif isinstance(one, os.PathLike):
+            path = Path(one)
+            if not path.exists():
+                from mainspring.data.sources import sources
+
+                sources(path)  # raises Missing, with the nearest name
+            found.append(str(path))
         else:
             raise BadOption(
                 f"an input must be a text or a path, not {type(one).__name__}; rows of several "

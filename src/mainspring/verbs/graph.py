@@ -98,6 +98,7 @@ def build(
     from mainspring.data.rows import reading_as
     from mainspring.data.skipped import SkipLog
     from mainspring.graph import building
+    from mainspring.graph.documents import gone
     from mainspring.graph.linking import Aliases, read_aliases
     from mainspring.graph.store import writing
     from mainspring.verbs import graph_building as asked
@@ -106,7 +107,8 @@ def build(
     use = asked.use_of(entities or relations or model or "starter", precision, device)
     with reading_as(encoding), SkipLog(strict=strict) as skipped:
         request = asked.request_for(docs, use, text, lines, strict)
-        documents = asked.documents_of(request, skipped, id)
+        seen: dict[str, str] = {}
+        documents = asked.documents_of(request, skipped, id, seen)
         first = next(documents)  # what cannot be read is told before a model is loaded
         names = Aliases() if aliases is None else read_aliases(aliases, skipped)
         with writing(store, "building", base) as graph:
@@ -119,13 +121,17 @@ def build(
             except KeyboardInterrupt as error:
                 error.add_note(f"what was read is in {store}, the same command goes on")
                 raise
+            outdated = gone(graph.documents(), seen, asked.blank_files(request))
+            graph.remove(outdated)
         tell_skipped(skipped)
     facts = {"store": str(store), **vars(built), "links": dict(built.links)}
-    facts["skipped"] = skipped.total
+    facts |= {"skipped": skipped.total, "withdrawn": outdated}
     said = [
         f"{store}: {built.documents} documents read, {built.done_before} done before",
         f"  {built.relations} relations between {built.mentions} mentions",
     ]
+    if outdated:
+        said.append(f"  {len(outdated)} documents withdrawn, which their files hold no longer")
     if built.lost:
         said.append(f"  {built.lost} answers of the model are not in the text, and were left out")
     if built.links:

@@ -1,12 +1,17 @@
 """What `graph build` needs before it builds: the documents and the extractor."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mainspring import events, registry
+from mainspring.data.passages import document_files
+from mainspring.data.rows import open_text
 from mainspring.data.schema import Field
 from mainspring.data.skipped import SkipLog
+from mainspring.data.sources import TEXTS
+from mainspring.errors import Missing
 from mainspring.graph.documents import document_of
 from mainspring.graph.extraction import Predict, by_models
 from mainspring.graph.records import Document, Extractor
@@ -17,7 +22,7 @@ from mainspring.verbs.applying import Request, input_rows
 from mainspring.verbs.opening import Use, open_for
 
 ACCEPTED = ("text", "content", "document", "article", "body", "context", "sentence")
-
+WORD = re.compile(r"\w[\w.-]*", re.ASCII)  # more likely a name that is misspelt than a document
 
 # -- documents -------------------------------------------------------------------------------------
 
@@ -29,12 +34,22 @@ def use_of(model: str, precision: str, device: str) -> Use:
 def request_for(
     docs: Sequence[str | Path], use: Use, text: str | None, lines: bool, strict: bool
 ) -> Request:
-    """The documents, read as `run` reads the inputs of a task with one text."""
+    """The documents, read as `run` reads the inputs of a task with one text; of folders all files
+    that may hold documents. Missing where a word names nothing."""
+    given: list[str] = []
+    for one in given_inputs(docs):
+        if one.strip() and Path(one).is_dir():
+            files, _ = document_files(Path(one))
+            given += map(str, files)
+        elif WORD.fullmatch(one) and not Path(one).exists():
+            raise Missing(f"no file or folder `{one}`; a text of one word comes by standard input")
+        else:
+            given.append(one)
     field = Field("text", "text", ACCEPTED, "the document's text")
     task = Task("graph", "a knowledge graph", (field,), (), output="graph", best="loss")
     return Request(
         task=task,
-        inputs=given_inputs(docs),
+        inputs=tuple(given),
         use=use,
         out=None,
         named={} if text is None else {"text": text},
@@ -44,9 +59,11 @@ def request_for(
     )
 
 
-def documents_of(request: Request, skipped: SkipLog, column: str | None) -> Iterator[Document]:
-    """Documents in order, each once; a second one under a name that is taken goes to `skipped`."""
-    seen: dict[str, str] = {}
+def documents_of(
+    request: Request, skipped: SkipLog, column: str | None, seen: dict[str, str]
+) -> Iterator[Document]:
+    """Documents in order, each once; a second one under a name that is taken goes to `skipped`.
+    `seen` is filled with their names, and what their texts are."""
     for example in input_rows(request, skipped):
         row = example.row
         document = document_of(row, example.values["text"], column, request.lines)
@@ -56,6 +73,17 @@ def documents_of(request: Request, skipped: SkipLog, column: str | None) -> Iter
         else:
             detail = f"two documents are called {document.iri}"
             skipped.add("repeated name", file=row.file, line=row.line, detail=detail)
+
+
+def blank_files(request: Request) -> list[Path]:
+    """The text files among the inputs in which nothing stands."""
+    files = (Path(one) for one in request.inputs if one.endswith(TEXTS))
+    return [file for file in files if file.is_file() and not _says_anything(file)]
+
+
+def _says_anything(file: Path) -> bool:
+    with open_text(file) as stream:
+        return any(line.strip() for line in iter(lambda: stream.readline(1 << 16), ""))
 
 
 # -- extractors ------------------------------------------------------------------------------------
