@@ -112,3 +112,46 @@ def test_files_that_cannot_be_written(folder: Path) -> None:
         with pytest.raises(BadData, match="could not be written"):
             exported(folder, name)
     assert sorted(file.name for file in folder.parent.iterdir()) == ["kg"]
+
+
+LITERALS = """<http://x/a> <http://x/chat> "chat"@fr .
+<http://x/a> <http://x/chat> "chat"@en .
+<http://x/a> <http://x/chat> "chat" .
+<http://x/a> <http://x/h> "1"^^<http://www.w3.org/2001/XMLSchema#integer> .
+<http://x/a> <http://x/h> "1" .
+<http://x/a> <http://x/h> <http://x/b> .
+"""
+TOLD_APART = {
+    ("chat", "value", "fr", ""),
+    ("chat", "value", "en", ""),
+    ("chat", "value", "", ""),
+    ("1", "value", "", "http://www.w3.org/2001/XMLSchema#integer"),
+    ("1", "value", "", ""),
+    ("http://x/b", "thing", "", ""),
+}
+
+
+@pytest.mark.parametrize("name", ["kg.csv", "kg.tsv", "kg.graphml"])
+def test_values_of_another_language_or_datatype_are_others(tmp_path: Path, name: str) -> None:
+    (tmp_path / "kb.nt").write_text(LITERALS, encoding="utf-8")
+    with store.writing(tmp_path / "kg", "importing") as graph, SkipLog() as skipped:
+        importing.import_file(tmp_path / "kb.nt", graph, skipped)
+    file, count = exported(tmp_path / "kg", name)
+    if name == "kg.graphml":
+        read = networkx.read_graphml(file, force_multigraph=True)
+        tails = [read.nodes[tail] for _, tail, _ in read.edges]
+        found = [
+            (
+                *((tail["iri"], "thing") if "iri" in tail else (tail["label"], "value")),
+                tail.get("language", ""),
+                tail.get("datatype", ""),
+            )
+            for tail in tails
+        ]
+    else:
+        with file.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="," if name == "kg.csv" else "\t"))
+        columns = "tail", "tail_kind", "tail_language", "tail_datatype"
+        found = [tuple(row[column] for column in columns) for row in rows]
+        assert {row["line"] for row in rows} == set("123456")  # each with its own place
+    assert len(found) == count == 6 and set(found) == TOLD_APART

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import IO
 from xml.sax.saxutils import escape
@@ -27,6 +27,7 @@ FORMATS = (".ttl", ".nt", ".nq", ".csv", ".tsv", ".graphml")
 COLUMNS = (
     *("head", "head_label", "relation", "relation_label", "tail", "tail_label"),
     *("score", "document", "start", "end", "line", "text", "model"),
+    *("tail_kind", "tail_language", "tail_datatype"),
 )
 
 # What XML 1.0 cannot hold, escaped or not.
@@ -56,9 +57,7 @@ def drawing(store: GraphStore) -> Drawing:
     stated: dict[Edge, list[Evidence]] = {edge: [] for edge in facts.edges(store)}
     for edge, evidence in facts.statements(store):
         stated.setdefault(edge, []).append(evidence)
-    ordered = sorted(
-        stated.items(), key=lambda pair: (pair[0].head, pair[0].relation, pair[0].tail)
-    )
+    ordered = sorted(stated.items(), key=lambda pair: astuple(pair[0]))
     return Drawing(
         labels,
         kinds,
@@ -120,9 +119,10 @@ def _write_table(drawn: Drawing, out: IO[str], delimiter: str) -> int:
     for edge, places in drawn.edges.items():
         tail = edge.tail if edge.is_value else drawn.label(edge.tail)
         names = edge.head, drawn.label(edge.head), edge.relation, drawn.label(edge.relation)
+        kind = "value" if edge.is_value else "thing", edge.language, edge.datatype
         for at in places:
             where = at.score, at.document, at.start, at.end, at.line, at.text, at.model
-            writer.writerow((*names, edge.tail, tail, *where))
+            writer.writerow((*names, edge.tail, tail, *where, *kind))
             count += 1
     return count
 
@@ -131,6 +131,8 @@ KEYS = (
     ("node", "iri", "string"),
     ("node", "label", "string"),
     ("node", "type", "string"),
+    ("node", "language", "string"),
+    ("node", "datatype", "string"),
     ("edge", "iri", "string"),
     ("edge", "label", "string"),
     ("edge", "score", "double"),
@@ -146,16 +148,18 @@ def write_graphml(drawn: Drawing, out: IO[str]) -> int:
     for of, name, kind in KEYS:
         out.write(f'<key id="{of}-{name}" for="{of}" attr.name="{name}" attr.type="{kind}"/>\n')
     out.write('<graph id="G" edgedefault="directed">\n')
-    ids: dict[tuple[str, bool], str] = {}
+    ids: dict[End, str] = {}
     for edge in drawn.edges:
-        for name, is_value in ((edge.head, False), (edge.tail, edge.is_value)):
-            if (name, is_value) not in ids:
-                ids[name, is_value] = number = f"n{len(ids)}"
+        for end in _ends(edge):
+            if end not in ids:
+                ids[end] = number = f"n{len(ids)}"
+                name, is_value, language, datatype = end
                 iri, label = ("", name) if is_value else (name, drawn.label(name))
                 data = {"iri": iri, "label": label, "type": drawn.types.get(iri, "")}
+                data |= {"language": language, "datatype": datatype}
                 out.write(f'<node id="{number}">{_data("node", data)}</node>\n')
     for count, (edge, places) in enumerate(drawn.edges.items()):
-        source, target = ids[edge.head, False], ids[edge.tail, edge.is_value]
+        source, target = (ids[end] for end in _ends(edge))
         scores = [at.score for at in places if at.score is not None]
         data = {"iri": edge.relation, "label": drawn.label(edge.relation)}
         data["score"] = str(max(scores)) if scores else ""
@@ -164,6 +168,15 @@ def write_graphml(drawn: Drawing, out: IO[str]) -> int:
         out.write(f'<edge id="e{count}" {ends}>{_data("edge", data)}</edge>\n')
     out.write("</graph>\n</graphml>\n")
     return len(drawn.edges)
+
+
+End = tuple[str, bool, str, str]  # an IRI or value, is_value, language, datatype
+
+
+def _ends(edge: Edge) -> tuple[End, End]:
+    """What makes the nodes of an edge: values are one where all of these are the same."""
+    tail = edge.tail, edge.is_value, edge.language, edge.datatype
+    return (edge.head, False, "", ""), tail
 
 
 def _data(of: str, values: dict[str, str]) -> str:

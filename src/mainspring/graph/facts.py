@@ -15,12 +15,15 @@ SAID = (v.TYPE, v.LABEL)  # predicates of what a thing is, not of how it stands 
 
 @dataclass(frozen=True)
 class Edge:
-    """A fact between two things, by IRI; a `tail` that is a plain value has `is_value`."""
+    """A fact between two things, by IRI; a `tail` that is a plain value has `is_value`, and the
+    `language` or the IRI of the `datatype` that tell it from others ("" for a plain string)."""
 
     head: str
     relation: str
     tail: str
     is_value: bool = False
+    language: str = ""
+    datatype: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,17 @@ def edges(
     object_ = None if into is None else ox.NamedNode(into)
     for quad in store.rdf.quads_for_pattern(subject, None, object_, ox.DefaultGraph()):
         if quad.predicate.value not in SAID:
-            is_value = isinstance(quad.object, ox.Literal)
-            yield Edge(_name(quad.subject), quad.predicate.value, _name(quad.object), is_value)
+            yield _edge(quad.subject, quad.predicate, quad.object)
+
+
+def _edge(head: Any, relation: Any, tail: Any) -> Edge:
+    import pyoxigraph as ox
+
+    if not isinstance(tail, ox.Literal):
+        return Edge(_name(head), _name(relation), _name(tail))
+    plain = tail.language or tail.datatype.value == v.XSD + "string"
+    datatype = "" if plain else tail.datatype.value
+    return Edge(_name(head), _name(relation), _name(tail), True, tail.language or "", datatype)
 
 
 def _name(node: Any) -> str:
@@ -109,8 +121,7 @@ def evidence(store: GraphStore, edge: Edge) -> list[Evidence]:
     about = ox.NamedNode(v.SUBJECT)
     for quad in store.rdf.quads_for_pattern(None, about, ox.NamedNode(edge.head), None):
         values = _values(store, quad.subject, quad.graph_name)
-        stated = _name(values[v.PREDICATE]), _name(values[v.OBJECT])
-        if stated == (edge.relation, edge.tail):
+        if _edge(*(values[name] for name in (v.SUBJECT, v.PREDICATE, v.OBJECT))) == edge:
             found.append(_evidence(values, _name(quad.graph_name), readings))
     return sorted(found, key=lambda e: (e.document, e.start or 0, e.line or 0))
 
@@ -123,8 +134,7 @@ def statements(store: GraphStore) -> Iterator[tuple[Edge, Evidence]]:
     kind, statement = ox.NamedNode(v.TYPE), ox.NamedNode(v.STATEMENT)
     for quad in store.rdf.quads_for_pattern(None, kind, statement, None):
         values = _values(store, quad.subject, quad.graph_name)
-        head, relation, tail = (_name(values[n]) for n in (v.SUBJECT, v.PREDICATE, v.OBJECT))
-        edge = Edge(head, relation, tail, isinstance(values[v.OBJECT], ox.Literal))
+        edge = _edge(*(values[name] for name in (v.SUBJECT, v.PREDICATE, v.OBJECT)))
         yield edge, _evidence(values, _name(quad.graph_name), readings)
 
 
