@@ -42,6 +42,24 @@ def test_units_become_rows(tmp_path: Path) -> None:
     assert columns(file) == ["en-us", "de"]
 
 
+def test_what_stands_alone_in_a_segment_parts_words(tmp_path: Path) -> None:
+    english = 'one<ph>&lt;br/&gt;</ph>two <it pos="begin">(</it>three<ph/>, f<bpt i="1"/>our'
+    body = UNIT.format("en", english, "zh", "一<ph/>二 3<ph/>4")
+    assert rows(memory(tmp_path / "a.tmx", body)) == [
+        {"en": "one two three, four", "zh": "一二 3 4"}
+    ]
+
+
+def test_units_keep_their_name_and_other_segments_are_told_of(tmp_path: Path) -> None:
+    other = '<tuv xml:lang="de"><seg>Farbton</seg></tuv></tu>'
+    unit = UNIT.format("en", "Hue", "de", "Farbe").replace("<tu>", '<tu tuid="7">')
+    file = memory(tmp_path / "a.tmx", unit.replace("</tu>", other))
+    with SkipLog(tmp_path / "skipped.jsonl") as log:
+        assert rows(file, log) == [{"tuid": "7", "en": "Hue", "de": "Farbe"}]
+    assert log.mended == {"first of several": 1} and not log.total
+    assert "a second segment in de: Farbton" in (tmp_path / "skipped.jsonl").read_text()
+
+
 def test_units_that_say_too_little_are_listed(tmp_path: Path) -> None:
     body = UNIT.format("en", "one", "de", "eins") + UNIT.format("en", "two", "de", " ")
     body += UNIT.format("en", "three", "", "drei") + UNIT.format("en", "four", "de", "vier")
