@@ -10,7 +10,7 @@ import pytest
 from toy_extractor import build, documents
 
 from mainspring.data.skipped import SkipLog
-from mainspring.graph import importing, store
+from mainspring.graph import asking, importing, store
 from mainspring.graph.asking import Answered, Asker
 from mainspring.graph.lexicon import stem
 from mainspring.graph.linking import Vectors
@@ -148,3 +148,64 @@ def test_real_questions_are_answered_or_declined(shared_data: Path, tmp_path: Pa
             right += bool(found & {normal(answer) for answer in row["answers"]})
     assert len(rows) > 150 and said > len(rows) / 8
     assert right > 0.8 * said
+
+
+# -- things with very many facts -------------------------------------------------------------------
+
+HUB = [
+    *((f"Worker {i:03}", "works for", "BigCo") for i in range(300)),
+    *((f"Worker {i:03}", "lives in", f"Town {i:03}") for i in range(300)),
+    *(("BigCo", "sells", f"Gadget {i:03}") for i in range(300)),
+    ("BigCo", "based in", "Oslo"),
+    ("Zoe Last", "founded", "BigCo"),
+]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+    folder = tmp_path_factory.mktemp("hub")
+    with (folder / "kb.csv").open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([("head", "relation", "tail"), *HUB])
+    with store.writing(folder / "kg", "importing") as graph, SkipLog() as skipped:
+        importing.import_file(folder / "kb.csv", graph, skipped)
+    with store.reading(folder / "kg") as graph:
+        yield Asker(graph)
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        ("How many people work for BigCo?", [f"Worker {i:03}" for i in range(300)]),
+        ("What does BigCo sell?", [f"Gadget {i:03}" for i in range(300)]),
+        ("Who founded BigCo?", ["Zoe Last"]),
+        ("Where is BigCo based?", ["Oslo"]),
+        ("Does Worker 299 work for BigCo?", ["BigCo"]),
+        ("Who is the founder of the company that Worker 003 works for?", ["Zoe Last"]),
+        ("Where do the people who work for BigCo live?", [f"Town {i:03}" for i in range(300)]),
+    ],
+)
+def test_all_facts_of_a_thing_count(hub: Asker, question: str, answers: list[str]) -> None:
+    found = hub.ask(question)
+    assert labels(found) == answers and found.sure and not found.notes
+    assert all(step.evidence for answer in found.answers for step in answer.path)
+
+
+def test_a_second_step_from_some_things_only_is_never_sure(
+    hub: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = "Where do the people who work for BigCo live?"
+    for limit in ("MOST", "MOST_PATHS"):
+        with monkeypatch.context() as limited:
+            limited.setattr(asking, limit, 200)
+            found = hub.ask(question)
+            assert len(found.answers) == 200 and not found.sure
+            [note] = found.notes
+            assert "`works for`: not all were followed further" in note
+            assert hub.ask("How many people work for BigCo?").count == 300
+
+
+def test_how_a_thing_with_many_facts_is_related(hub: Asker) -> None:
+    found = hub.ask("How is Zoe Last related to Gadget 299?")
+    assert labels(found) == ["founded, sells"] and found.sure
+    assert [step.backward for step in found.answers[0].path] == [False, False]
+    assert labels(hub.ask("How are Worker 299 and Worker 007 related?")) == ["works for, works for"]

@@ -19,7 +19,7 @@ from itertools import combinations, islice
 
 from mainspring.graph import facts
 from mainspring.graph import lexicon as lex
-from mainspring.graph.facts import Edge, Evidence
+from mainspring.graph.facts import Edge, Evidence, Way
 from mainspring.graph.linking import Encode, Vectors
 from mainspring.graph.questions import (
     Kind,
@@ -42,7 +42,8 @@ LIKELY = 0.35  # what it must score, beside, for a yes or a count
 MEANT = 0.25  # the least cosine of each step of two, where it shares no word with the question
 SECOND_STEP = 0.9  # what a path of two steps counts, so that a plain fact wins
 UNTOLD = 0.97  # what a path counts whose direction the words do not tell, read backward
-MOST = 200  # facts that are followed from one thing; hubs have more
+MOST = 2_000  # things that a second step is taken from
+MOST_PATHS = 200_000  # paths of two steps that are followed
 TOLD = 5  # facts that are told where a question has no answer
 MEANS_AS_MUCH = 0.9  # what a word of the same frame counts, beside the same word's 1
 
@@ -75,7 +76,8 @@ class Answer:
 class Answered:
     """The answers to a question, all by paths of one kind with one `score`. `sure` tells them from
     a guess. A question of `kind` "count" has its number as well; the answers to "whether" are the
-    facts that say yes. `problem` says why there are none, `known` what is there instead."""
+    facts that say yes. `problem` says why there are none, `known` what is there instead, `notes`
+    what else to know of how they were found."""
 
     question: str
     kind: Kind = "thing"
@@ -84,6 +86,7 @@ class Answered:
     sure: bool = False
     problem: str = ""
     known: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int | None:
@@ -102,7 +105,7 @@ def _is_number(answers: Sequence[Answer]) -> bool:
     return len(answers) == 1 and answers[0].label.replace(",", "").replace(".", "").isdigit()
 
 
-Shape = tuple[tuple[str, bool], ...]  # (relation, backward) of each step
+Shape = tuple[Way, ...]  # the way of each step
 
 
 @dataclass(frozen=True)
@@ -141,17 +144,21 @@ class Asker:
         self.types = facts.types(store)
         self.names: dict[tuple[str, ...], set[str]] = {}
         self.vectors: dict[str, Vectors] = {}
-        relations = {edge.relation for edge in facts.edges(store)}
+        self.readings = facts.readings_of(store)
+        relations: set[str] = set()
+        unlabelled: set[str] = set()
+        for edge in facts.edges(store):
+            relations.add(edge.relation)
+            ends = (edge.head,) if edge.is_value else (edge.head, edge.tail)
+            unlabelled.update(iri for iri in ends if iri not in self.labels)
         kinds = {kind for all_of in self.types.values() for kind in all_of}
         for iri, label in self.labels.items():
             if iri not in relations and iri not in kinds:
                 self._know(label, iri)
         for text, iri in facts.surfaces(store):
             self._know(text, iri)
-        for edge in facts.edges(store):
-            for iri in (edge.head, edge.tail):
-                if not edge.is_value and iri not in self.labels:
-                    self._know(facts.local_name(iri), iri)
+        for iri in unlabelled:
+            self._know(facts.local_name(iri), iri)
         self.longest = max(map(len, self.names), default=0)
         self.kinds = {self.label(kind).lower() for kind in kinds}
         told = {word for r in relations for word, _ in meaning(self.label(r)).parts}
@@ -189,7 +196,7 @@ class Asker:
                 question, parsed.kind, problem="no thing in the question is in the graph"
             )
         if parsed.kind == "link" and (links := self._links(parsed)):
-            return Answered(question, "link", links, 1.0, sure=True)
+            return self._placed(Answered(question, "link", links, 1.0, sure=True))
         fits = sorted(self._fits(parsed, named), key=lambda f: (-f.score, f.shape))
         if parsed.beyond == "comparison":  # unless a relation is called so: "largest city"
             ranks = {t.at for t in parsed.content if lex.is_superlative(t.word)}
@@ -203,7 +210,17 @@ class Asker:
             found = self._all_of(parsed, fits, named) or found
         if found is None or not found.answers:
             return self._refused(question, parsed, self._missing(parsed), fits)
-        return replace(found, question=question, score=min(1.0, found.score))
+        return self._placed(replace(found, question=question, score=min(1.0, found.score)))
+
+    def _placed(self, found: Answered) -> Answered:
+        """Answers with the places where their facts stand."""
+        steps = {step.edge: step for answer in found.answers for step in answer.path}
+        places = {edge: self._told(step).evidence for edge, step in steps.items()}
+        answers = (
+            replace(answer, path=tuple(replace(s, evidence=places[s.edge]) for s in answer.path))
+            for answer in found.answers
+        )
+        return replace(found, answers=tuple(answers))
 
     def _best(
         self, parsed: Question, fits: Sequence[Fit], named: set[str], least: float
@@ -212,11 +229,14 @@ class Asker:
         for fit in fits:
             if fit.score < least:
                 return None
-            if answers := tuple(self._answers(parsed, fit, named)):
+            answers, is_cut = self._answers(parsed, fit, named)
+            if answers:
                 sure = self._is_sure(parsed, fit, answers)
                 if not sure and not self._is_likely(parsed, fit):
                     return None
-                return Answered("", parsed.kind, answers, fit.score, sure)
+                cut = is_cut and parsed.kind != "whether"  # one fact is enough for a yes
+                notes = (self._crowd(fit),) if cut else ()
+                return Answered("", parsed.kind, answers, fit.score, sure and not cut, notes=notes)
         return None
 
     def _all_of(self, parsed: Question, fits: Sequence[Fit], named: set[str]) -> Answered | None:
@@ -229,13 +249,19 @@ class Asker:
             if one.used & other.used or {one.known, other.known} != things:
                 continue
             if content <= one.used | other.used:
-                ends = {answer.iri: answer for answer in self._answers(parsed, other, named)}
+                (some, cut), (others, cut_too) = (
+                    self._answers(parsed, fit, named) for fit in (one, other)
+                )
+                ends = {answer.iri: answer for answer in others}
                 agreed = tuple(
                     replace(answer, path=answer.path + ends[answer.iri].path)
-                    for answer in self._answers(parsed, one, named)
+                    for answer in some
                     if answer.iri in ends
                 )
-                return Answered("", parsed.kind, agreed, one.score + other.score, bool(agreed))
+                sure = bool(agreed) and not (cut or cut_too)
+                crowds = [self._crowd(fit) for fit, met in ((one, cut), (other, cut_too)) if met]
+                score = one.score + other.score
+                return Answered("", parsed.kind, agreed, score, sure, notes=tuple(crowds))
         return None
 
     def _refused(
@@ -243,14 +269,37 @@ class Asker:
     ) -> Answered:
         """No answer: why, and what is known of the things that the question names instead."""
         named = [(iri, token.at) for token in parsed.tokens for iri in sorted(token.things)]
-        relations = list(dict.fromkeys(r for fit in fits if fit.used for r, _ in fit.shape))
-        steps = [step for iri, _ in named for step in self._steps(iri)]
-        near = [step for r in relations for step in steps if step.edge.relation == r]
-        known = list({step.edge: step for step in [*near, *steps]}.values())[:TOLD]
+        ways = dict.fromkeys(
+            (iri, (relation, backward))
+            for fit in fits
+            if fit.used
+            for relation, _ in fit.shape
+            for iri, _ in named
+            for backward in (False, True)
+        )
+        near = [step for iri, way in ways for step in islice(self._along(iri, way), TOLD)]
+        rest = [
+            Step(edge, backward)
+            for iri, _ in named
+            for backward, found in (
+                (False, facts.edges(self.store, iri)),
+                (True, facts.edges(self.store, into=iri)),
+            )
+            for edge in islice(found, TOLD)
+        ]
+        known = list({step.edge: step for step in [*near, *rest]}.values())[:TOLD]
         things = ", ".join(sorted({self.label(iri) for iri, _ in named}))
         told = tuple(self._told(step) for step in known)
         score = min(1.0, fits[0].score) if fits else 0.0
-        return Answered(question, parsed.kind, (), score, False, f"{things}: {problem}", told)
+        crowds = (
+            self._crowd(fit)
+            for fit in fits
+            if fit.used and len(fit.shape) == 1 and self._is_crowded(fit.iri, fit.shape[0])
+        )
+        notes = tuple(dict.fromkeys(crowds))
+        return Answered(
+            question, parsed.kind, (), score, False, f"{things}: {problem}", told, notes
+        )
 
     def _missing(self, parsed: Question) -> str:
         """Why no path is an answer, by the kind of the question."""
@@ -272,23 +321,24 @@ class Asker:
 
     # -- paths -------------------------------------------------------------------------------------
 
-    def _steps(self, iri: str) -> list[Step]:
-        ahead = islice(facts.edges(self.store, iri), MOST)
-        behind = islice(facts.edges(self.store, into=iri), MOST)
-        return [Step(edge, False) for edge in ahead] + [Step(edge, True) for edge in behind]
+    def _along(self, iri: str, way: Way) -> Iterator[Step]:
+        return (Step(edge, way[1]) for edge in facts.along(self.store, iri, way))
+
+    def _is_crowded(self, iri: str, way: Way) -> bool:
+        """Whether a way leads to more things than a second step is taken from."""
+        return next(islice(self._along(iri, way), MOST, None), None) is not None
+
+    def _crowd(self, fit: Fit) -> str:
+        """That a path goes on from some things only."""
+        via = self.label(fit.shape[0][0])
+        return f"{self.label(fit.iri)} has very many facts `{via}`: not all were followed further"
 
     def _shapes(self, iri: str) -> set[Shape]:
         """The shapes of the paths from a thing."""
         shapes: set[Shape] = set()
-        for step in self._steps(iri):
-            first = (step.edge.relation, step.backward)
+        for first in facts.ways(self.store, iri):
             shapes.add((first,))
-            if not step.edge.is_value:
-                shapes |= {
-                    (first, (second.edge.relation, second.backward))
-                    for second in self._steps(step.end)
-                    if second.end != iri
-                }
+            shapes |= {(first, on) for on in facts.ways_on(self.store, iri, first, MOST)}
         return shapes
 
     def _fits(self, parsed: Question, named: set[str]) -> Iterator[Fit]:
@@ -349,56 +399,66 @@ class Asker:
         """The shortest paths between two things that a question names, by their relations."""
         first, *others = [token for token in parsed.tokens if token.things]
         ends = {iri for token in others for iri in token.things}
-        found = [
-            path
-            for iri in sorted(first.things)
-            for shape in sorted(self._shapes(iri))
-            for path in self._paths(iri, shape, {iri})
-            if path[-1].end in ends
-        ]
-        shortest = min(map(len, found), default=0)
+        for steps in (1, 2):
+            found = sorted(
+                path
+                for iri in first.things
+                for end in ends - {iri}
+                for path in facts.paths_between(self.store, iri, end, steps)
+            )
+            if found:
+                break
         return tuple(
             Answer(
-                path[-1].end,
-                ", ".join(self.label(step.edge.relation) for step in path),
-                tuple(map(self._told, path)),
+                (edge.head if backward else edge.tail),
+                ", ".join(self.label(edge.relation) for edge, _ in path),
+                tuple(Step(edge, backward) for edge, backward in path),
             )
             for path in found
-            if len(path) == shortest
+            for edge, backward in path[-1:]
         )
 
-    def _paths(self, iri: str, shape: Shape, passed: set[str]) -> Iterator[tuple[Step, ...]]:
-        """The paths of a shape, which never come back to where they were."""
-        (relation, backward), *rest = shape
-        for step in self._steps(iri):
-            if (step.edge.relation, step.backward) != (relation, backward) or step.end in passed:
-                continue
-            if not rest:
-                yield (step,)
-            elif not step.edge.is_value:
-                for path in self._paths(step.end, tuple(rest), passed | {iri}):
-                    yield (step, *path)
+    def _paths(self, iri: str, shape: Shape) -> Iterator[tuple[Step, ...]]:
+        """The paths of a shape, which never come back to where they were: a second step is taken
+        from the first `MOST` things only."""
+        first, *rest = shape
+        ahead = (step for step in self._along(iri, first) if step.end != iri)
+        if not rest:
+            yield from ((step,) for step in ahead)
+            return
+        for step in islice(ahead, MOST):
+            if not step.edge.is_value:
+                for second in self._along(step.end, rest[0]):
+                    if second.end not in (iri, step.end):
+                        yield step, second
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def _answers(self, parsed: Question, fit: Fit, named: set[str]) -> Iterable[Answer]:
-        """The ends of a fit's paths that are what is asked for. What the question names is no
-        answer, but for whether and how it is related."""
+    def _answers(
+        self, parsed: Question, fit: Fit, named: set[str]
+    ) -> tuple[tuple[Answer, ...], bool]:
+        """The ends of a fit's paths that are what is asked for, and whether there are more paths
+        than are followed. What the question names is no answer, but for whether."""
         others = {i for t in parsed.tokens if t.at not in (fit.known, *fit.used) for i in t.things}
         between = parsed.kind == "whether" and others
         answers: dict[str, Answer] = {}
-        for path in self._paths(fit.iri, fit.shape, {fit.iri}):
+        is_cut = len(fit.shape) == 2 and self._is_crowded(fit.iri, fit.shape[0])
+        for number, path in enumerate(self._paths(fit.iri, fit.shape)):
+            if len(fit.shape) == 2 and number == MOST_PATHS:
+                is_cut = True
+                break
             end = path[-1]
             if end.end in answers or (end.end not in others if between else end.end in named):
                 continue
             if not self._suits(parsed, end):
                 continue
             label = end.end if end.edge.is_value else self.label(end.end)
-            answers[end.end] = Answer(end.end, label, tuple(map(self._told, path)))
-        return sorted(answers.values(), key=lambda answer: (answer.label, answer.iri))
+            answers[end.end] = Answer(end.end, label, path)
+        return tuple(sorted(answers.values(), key=lambda a: (a.label, a.iri))), is_cut
 
     def _told(self, step: Step) -> Step:
-        return Step(step.edge, step.backward, tuple(facts.evidence(self.store, step.edge)))
+        places = facts.evidence(self.store, step.edge, self.readings)
+        return Step(step.edge, step.backward, tuple(places))
 
     def _suits(self, parsed: Question, end: Step) -> bool:
         """Whether the end of a path can be what is asked for: when is a date, where no person."""

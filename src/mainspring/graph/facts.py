@@ -4,13 +4,19 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from mainspring.graph import vocabulary as v
 from mainspring.graph.store import GraphStore
 
-SAID = (v.TYPE, v.LABEL)  # predicates of what a thing is, not of how it stands to another
+if TYPE_CHECKING:
+    import pyoxigraph as ox
+
+SAID = frozenset(
+    (v.TYPE, v.LABEL)
+)  # predicates of what a thing is, not of how it stands to another
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,80 @@ def edges(
     for quad in store.rdf.quads_for_pattern(subject, None, object_, ox.DefaultGraph()):
         if quad.predicate.value not in SAID:
             yield _edge(quad.subject, quad.predicate, quad.object)
+
+
+Way = tuple[str, bool]  # a relation, and whether it is read backward, from tail to head
+
+
+def along(store: GraphStore, iri: str, way: Way) -> Iterator[Edge]:
+    """The facts of a thing that go one way, each once."""
+    import pyoxigraph as ox
+
+    relation, backward = way
+    head, tail = (None, ox.NamedNode(iri)) if backward else (ox.NamedNode(iri), None)
+    found = store.rdf.quads_for_pattern(head, ox.NamedNode(relation), tail, ox.DefaultGraph())
+    return (_edge(quad.subject, quad.predicate, quad.object) for quad in found)
+
+
+def ways(store: GraphStore, iri: str) -> set[Way]:
+    """The ways that lead from a thing, however many facts it has."""
+    return _ways(store, f"BIND({_iri(iri)} AS ?x)")
+
+
+def ways_on(store: GraphStore, iri: str, first: Way, most: int) -> set[Way]:
+    """The ways that lead on from `most` of the things that the first one leads to."""
+    there = _pattern(_iri(iri), _iri(first[0]), "?x", first[1])
+    start = f"{{ SELECT ?x {{ {there} FILTER(isIRI(?x)) }} LIMIT {most} }}"
+    return _ways(store, f"{start} FILTER(?y != {_iri(iri)})")
+
+
+def paths_between(
+    store: GraphStore, one: str, other: str, steps: int
+) -> Iterator[tuple[tuple[Edge, bool], ...]]:
+    """The paths of one fact or of two (`steps`) from one thing to another: each fact, and whether
+    it is read backward."""
+    ends = (_iri(one), *(["?x"] if steps == 2 else []), _iri(other))
+    for turned in product((False, True), repeat=steps):
+        pairs = list(enumerate(pairwise(ends)))
+        facts = " . ".join(_pattern(a, f"?r{n}", b, turned[n]) for n, (a, b) in pairs)
+        kept = f"FILTER(isIRI(?x) && ?x NOT IN ({ends[0]}, {ends[-1]}))" if steps == 2 else ""
+        for row in _rows(store, f"SELECT * {{ {facts} {kept} }}"):
+            names = [one, *([row["x"].value] if steps == 2 else []), other]
+            relations = [row[f"r{n}"].value for n, _ in pairs]
+            if SAID.isdisjoint(relations):
+                yield tuple(
+                    (Edge(b, r, a) if back else Edge(a, r, b), back)
+                    for (a, b), r, back in zip(pairwise(names), relations, turned, strict=True)
+                )
+
+
+def _ways(store: GraphStore, start: str) -> set[Way]:
+    found = {
+        (row["r"].value, backward)
+        for backward in (False, True)
+        for row in _rows(
+            store, f"SELECT DISTINCT ?r {{ {start} {_pattern('?x', '?r', '?y', backward)} }}"
+        )
+    }
+    return {way for way in found if way[0] not in SAID}
+
+
+def _pattern(one: str, relation: str, other: str, backward: bool) -> str:
+    return f"{other} {relation} {one}" if backward else f"{one} {relation} {other}"
+
+
+def _iri(iri: str) -> str:
+    import pyoxigraph as ox
+
+    return str(ox.NamedNode(iri))
+
+
+def _rows(store: GraphStore, query: str) -> "Iterator[ox.QuerySolution]":
+    import pyoxigraph as ox
+
+    found = store.rdf.query(query)
+    assert isinstance(found, ox.QuerySolutions)
+    return iter(found)
 
 
 def _edge(head: Any, relation: Any, tail: Any) -> Edge:
@@ -112,25 +192,49 @@ def local_name(iri: str) -> str:
     return " ".join(words.split()) or iri
 
 
-def evidence(store: GraphStore, edge: Edge) -> list[Evidence]:
-    """Every place that states a fact, by document and place."""
-    import pyoxigraph as ox
-
-    readings = _readings(store)
+def evidence(store: GraphStore, edge: Edge, readings: "Readings | None" = None) -> list[Evidence]:
+    """Every place that states a fact, by document and place; many calls share their `readings`."""
+    known = readings or readings_of(store)
     found = []
-    about = ox.NamedNode(v.SUBJECT)
-    for quad in store.rdf.quads_for_pattern(None, about, ox.NamedNode(edge.head), None):
+    for quad in _statements_of(store, edge):
         values = _values(store, quad.subject, quad.graph_name)
         if _edge(*(values[name] for name in (v.SUBJECT, v.PREDICATE, v.OBJECT))) == edge:
-            found.append(_evidence(values, _name(quad.graph_name), readings))
+            found.append(_evidence(values, _name(quad.graph_name), known))
     return sorted(found, key=lambda e: (e.document, e.start or 0, e.line or 0))
+
+
+def _statements_of(store: GraphStore, edge: Edge) -> "list[ox.Quad]":
+    """Quads that lead to all statements of a fact, and to others of its head or of its tail:
+    whichever has fewer, told by going through both in step."""
+    import pyoxigraph as ox
+
+    head, tail = ox.NamedNode(edge.head), _tail(edge)
+    by_head = store.rdf.quads_for_pattern(None, ox.NamedNode(v.SUBJECT), head, None)
+    by_tail = store.rdf.quads_for_pattern(None, ox.NamedNode(v.OBJECT), tail, None)
+    of_head: list[ox.Quad] = []
+    of_tail: list[ox.Quad] = []
+    while True:
+        for quads, seen in ((by_head, of_head), (by_tail, of_tail)):
+            quad = next(quads, None)
+            if quad is None:
+                return seen
+            seen.append(quad)
+
+
+def _tail(edge: Edge) -> "ox.NamedNode | ox.Literal":
+    import pyoxigraph as ox
+
+    if not edge.is_value:
+        return ox.NamedNode(edge.tail)
+    datatype = ox.NamedNode(edge.datatype) if edge.datatype else None
+    return ox.Literal(edge.tail, language=edge.language or None, datatype=datatype)
 
 
 def statements(store: GraphStore) -> Iterator[tuple[Edge, Evidence]]:
     """Every fact at every place that states it, in no order."""
     import pyoxigraph as ox
 
-    readings = _readings(store)
+    readings = readings_of(store)
     kind, statement = ox.NamedNode(v.TYPE), ox.NamedNode(v.STATEMENT)
     for quad in store.rdf.quads_for_pattern(None, kind, statement, None):
         values = _values(store, quad.subject, quad.graph_name)
@@ -141,7 +245,7 @@ def statements(store: GraphStore) -> Iterator[tuple[Edge, Evidence]]:
 Readings = Callable[[str], tuple[str, str]]
 
 
-def _readings(store: GraphStore) -> Readings:
+def readings_of(store: GraphStore) -> Readings:
     """Document -> where it is, and what read it."""
 
     @cache

@@ -123,6 +123,7 @@ class Asked:
         found = self.answered
         if not found.answers:
             yield f"I do not know: {found.problem}."
+            yield from self._notes()
             if found.known:
                 yield "What the graph holds:"
             for step in found.known:
@@ -130,6 +131,7 @@ class Asked:
             return
         if not found.sure:
             yield f"Not sure (fits by {found.score:.2f} of 1), perhaps:"
+        yield from self._notes()
         if found.kind == "whether":
             yield "yes"
         if found.count is not None:
@@ -139,6 +141,9 @@ class Asked:
                 yield answer.label
             for step in answer.path:
                 yield from self._told(step)
+
+    def _notes(self) -> Iterator[str]:
+        yield from (f"Note: {note}." for note in self.answered.notes)
 
     def _told(self, step: "Step") -> Iterator[str]:
         yield f"  {self._fact(step)}"
@@ -164,6 +169,7 @@ class Asked:
             "score": round(self.answered.score, 4),
             "sure": self.answered.sure,
             "problem": self.answered.problem,
+            "notes": list(self.answered.notes),
             "known": [self._step(step) for step in self.answered.known],
         }
 
