@@ -1,6 +1,7 @@
 """Triples of tables and RDF files."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,36 @@ def test_importing_again_changes_nothing_and_a_changed_file_is_read_anew(tmp_pat
     write(file, "head,relation,tail\na,r,c\n")
     assert imported(tmp_path / "kg", file)[0].triples == 1
     assert told(tmp_path / "kg") == {("a", "r", "c")}
+
+
+@pytest.mark.parametrize("suffix", ["ttl", "csv"])
+def test_an_import_that_fails_leaves_what_was_there(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "TOGETHER", 4)
+    turtle = [f"<http://x/{n}> <http://x/next> <http://x/{n + 1}> ." for n in range(20)]
+    table = ["head,relation,tail", *(f"{n},next,{n + 1}" for n in range(20))]
+    lines, broken = {"ttl": (turtle, "this is broken <"), "csv": (table, "5,next")}[suffix]
+    file = write(tmp_path / f"kb.{suffix}", "\n".join(lines))
+    imported(tmp_path / "kg", file)
+    before = told(tmp_path / "kg")
+    assert len(before) == 20
+    write(file, "\n".join([*lines[:12], broken, *lines[12:]]))
+    with store.writing(tmp_path / "kg", "importing") as graph, pytest.raises(BadData):
+        importing.import_file(file, graph, SkipLog(strict=True))
+    assert told(tmp_path / "kg") == before
+    with store.writing(tmp_path / "new", "importing") as graph, pytest.raises(BadData):
+        importing.import_file(file, graph, SkipLog(strict=True))
+    assert not told(tmp_path / "new")
+
+
+def test_a_file_may_be_called_by_any_bytes(tmp_path: Path) -> None:
+    try:
+        file = write(tmp_path / os.fsdecode(b"bad\xff.csv"), "head,relation,tail\na,b,c\n")
+    except OSError:
+        pytest.skip("this disk has names in UTF-8 alone")
+    assert imported(tmp_path / "kg", file)[0].triples == 1
+    assert imported(tmp_path / "kg", file)[0].done_before
 
 
 def test_an_import_that_was_stopped_is_made_again(

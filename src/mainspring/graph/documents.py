@@ -1,5 +1,6 @@
 """What documents are called: the IRI under which a text of the user's stands in the graph."""
 
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -13,6 +14,11 @@ from mainspring.graph.vocabulary import BASE, digest, is_iri
 NOT_FILES = ("argument", "standard input")
 
 
+def shown(path: Path) -> str:
+    """A file's name as text: bytes that are no UTF-8 as the mark for what cannot be shown."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def document_of(row: Row, text: str, id_column: str | None, lines: bool) -> Document:
     """The document that a row is: a whole text file is named by the file, a row of a table by its
     place (`Row.place`), or by `id_column`, and a bare text by what it says. BadOption where there
@@ -21,7 +27,7 @@ def document_of(row: Row, text: str, id_column: str | None, lines: bool) -> Docu
         return Document(f"{BASE}text/{digest(text)}", text, row.file)
     path = Path(row.file)
     file = path.resolve().as_uri()
-    place = row.file.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    place = shown(path)
     if suffix(path) in TEXTS and not lines:
         return Document(file, text, place)
     if id_column is not None:

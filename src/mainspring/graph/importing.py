@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from mainspring.data.schema import Field, examples, match_columns
 from mainspring.data.skipped import SkipLog
 from mainspring.errors import BadData
 from mainspring.graph import vocabulary as v
+from mainspring.graph.documents import shown
 from mainspring.graph.store import GraphStore, Written
 from mainspring.graph.writing import Iri, Origin, Triples, describe_document, state, triple
 from mainspring.text import listed
@@ -62,29 +63,32 @@ class Stated:
 def import_file(
     path: Path, store: GraphStore, skipped: SkipLog, named: Mapping[str, str] | None = None
 ) -> Imported:
-    """Puts the triples of a file into the graph. Broken rows go to `skipped`; BadData where none is
-    left, or where an RDF file cannot be read. `named` are columns by field."""
+    """Puts the triples of a file into the graph, in the place of what it said before. Broken rows
+    go to `skipped`; BadData where none is left, or where an RDF file cannot be read: the file is
+    read to its end before anything is written. `named` are columns by field."""
     iri = path.resolve().as_uri()
     content, key = _content(path), v.digest("import 2", sorted((named or {}).items()))
     if store.is_done(iri, content, key):
         return Imported(0, done_before=True)
-    read = (
-        _rdf(path, iri, skipped)
-        if suffix(path) in RDF_FILES
-        else _table(path, store.base, skipped, named)
-    )
-    first = next(read, None)
-    if first is None:
-        raise BadData(f"no usable triple: {skipped.summary() or 'the file is empty'}", file=path)
+
+    def read(log: SkipLog) -> Iterator[Stated]:
+        if suffix(path) in RDF_FILES:
+            return _rdf(path, iri, log)
+        return _table(path, store.base, log, named)
+
+    with SkipLog(strict=skipped.strict) as unlisted, events.listening(lambda event: None):
+        total = sum(1 for _ in read(unlisted))
+    if not total:
+        raise BadData(f"no usable triple: {unlisted.summary() or 'the file is empty'}", file=path)
+    rest = Triples()
+    describe_document(rest, iri, shown(path), content, Origin((), key, datetime.now(UTC)))
     store.remove([iri])
     count = 0
-    for chunk in _chunks(chain([first], read)):
+    for chunk in _chunks(read(skipped)):
         store.add(_written(iri, count, chunk))
         count += len(chunk)
-        events.emit(events.Progress("import", count, None, "triples"))
+        events.emit(events.Progress("import", count, total, "triples"))
     events.emit(events.Progress("import", count, count, "triples"))
-    rest = Triples()
-    describe_document(rest, iri, str(path), content, Origin((), key, datetime.now(UTC)))
     store.add(Written(iri, frozenset(), frozenset(rest.held)))
     return Imported(count)
 
