@@ -70,6 +70,52 @@ def test_every_end_is_a_piece_of_the_passage(
         assert relation.score is not None and 0 <= relation.score <= 1
 
 
+def allowed(passage: str, head: str, name: str, tail: str, names: tuple[str, ...] = ()) -> bool:
+    """Whether the grammar lets this one triple be the whole answer, byte by byte."""
+    import llguidance
+
+    tokenizer = llguidance.LLTokenizer("byte")
+    grammar = llguidance.LLMatcher.grammar_from_lark(prompting.grammar(passage, names))
+    matcher = llguidance.LLMatcher(tokenizer, grammar)
+    text = json.dumps([{"head": head, "type": name, "tail": tail}], ensure_ascii=False)
+    return bool(matcher.consume_tokens(list(text.encode())) and matcher.is_accepting())
+
+
+ENGLISH = "Marie Curie was born in Warsaw; AT&T's lab is in Sankt-Gallen."
+MIXED = "马云创立了阿里巴巴，Jack Ma 住在杭州。"
+
+
+@pytest.mark.parametrize(
+    ("passage", "head", "name", "tail", "is_allowed"),
+    [
+        (ENGLISH, "Marie Curie", "born in", "Warsaw", True),
+        (ENGLISH, "AT&T's lab", "is in", "Sankt-Gallen", True),
+        (ENGLISH, "Mari", "born in", "Warsaw", False),
+        (ENGLISH, "Curie", "born in", "arsaw", False),
+        (ENGLISH, "Marie Warsaw", "born in", "Curie", False),
+        (ENGLISH, "Marie Curie", "创立", "Warsaw", False),
+        (MIXED, "马云", "founded", "阿里巴巴", True),
+        (MIXED, "马云", "创立", "阿里巴巴", True),
+        (MIXED, "Jack Ma", "住在", "杭州", True),
+        (MIXED, "Jack M", "住在", "杭州", False),
+        (MIXED, "马化腾", "创立", "阿里巴巴", False),
+        (MIXED, "马云", "创立了一家很大的公司", "阿里巴巴", False),
+        ("दिल्ली भारत में है", "दिल्ली", "capital of", "भारत", True),
+        ("दिल्ली भारत में है", "दि", "capital of", "भारत", False),
+    ],
+)
+def test_ends_are_words_or_characters_where_there_are_no_blanks(
+    passage: str, head: str, name: str, tail: str, is_allowed: bool
+) -> None:
+    assert allowed(passage, head, name, tail) == is_allowed
+
+
+def test_names_that_are_given_are_the_only_ones() -> None:
+    names = ("born in", "创立")
+    assert allowed(MIXED, "马云", "创立", "阿里巴巴", names)
+    assert not allowed(MIXED, "马云", "founded", "阿里巴巴", names)
+
+
 def test_answers_that_are_cut_keep_what_is_whole() -> None:
     whole = '[{"head": "a", "type": "is", "tail": "b"}, {"head": "a", "type": "i'
     assert complete(whole) == [{"head": "a", "type": "is", "tail": "b"}]

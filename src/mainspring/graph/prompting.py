@@ -1,13 +1,15 @@
 """Triples written by a chat model under a grammar: every end is a piece of the passage.
 
 The answer is JSON, `[{"head": …, "type": …, "tail": …}, …]`, and the grammar lets heads and tails
-only be whole words of the passage (llguidance's `substring_words`), so that nothing is made up and
-each has its place. Relation names come from a list, where one is given, or are a few small words.
+only be whole words of the passage (llguidance's `substring_chunks`), or characters of a script that
+has no blanks, so that nothing is made up and each has its place. Relation names come from a list,
+where one is given, or are a few small words.
 """
 
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import torch
 
@@ -19,6 +21,7 @@ from mainspring.generation.constrained import constrain
 from mainspring.generation.search import generate
 from mainspring.graph.extraction import read_relations, with_score
 from mainspring.graph.records import Extract, Found
+from mainspring.text import IDEOGRAPH, SPACELESS, letter
 
 MOST = 6  # triples of a passage
 ROOM = 40  # tokens for each
@@ -81,16 +84,26 @@ def messages(passage: str, relations: Sequence[str]) -> list[dict[str, str]]:
 def grammar(passage: str, relations: Sequence[str]) -> str:
     """The answers that are allowed, in llguidance's form of Lark."""
     names = " | ".join(json.dumps(name, ensure_ascii=False) for name in relations)
-    words = json.dumps({"substring_words": passage}, ensure_ascii=False)
+    words = json.dumps({"substring_chunks": _chunk().findall(passage)}, ensure_ascii=False)
+    free = "[a-z]{2,14}( [a-z]{2,14}){0,3}"
+    if IDEOGRAPH.search(passage):
+        free += f"|{IDEOGRAPH.pattern}{{1,8}}"
     return "\n".join(
         [
             'start: "[]" | "[" triple more "]"',
             "more: " + "".join('("," " "? triple ' for _ in range(MOST - 1)) + ")?" * (MOST - 1),
             r'triple: "{\"head\": \"" part "\", \"type\": \"" name "\", \"tail\": \"" part "\"}"',
-            f"name: {names}" if names else "name: /[a-z]{2,14}( [a-z]{2,14}){0,3}/",
+            f"name: {names}" if names else f"name: /{free}/",
             "part: %regex " + words,
         ]
     )
+
+
+@cache
+def _chunk() -> re.Pattern[str]:
+    """What a part of a passage consists of: words, characters of scripts without blanks, blanks,
+    and other characters."""
+    return re.compile(rf"[{SPACELESS}]|(?:{letter()})+|\s+|.")
 
 
 def complete(answer: str) -> list[dict[str, str]]:

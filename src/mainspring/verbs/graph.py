@@ -133,7 +133,10 @@ def build(
     if outdated:
         said.append(f"  {len(outdated)} documents withdrawn, which their files hold no longer")
     if built.lost:
-        said.append(f"  {built.lost} answers of the model are not in the text, and were left out")
+        said.append(
+            f"  {built.lost} answers of the model are not in the text, or say a thing of itself, "
+            "and were left out"
+        )
     if built.links:
         ways = ", ".join(f"{count} by {how}" for how, count in built.links.most_common())
         said.append(f"  linked: {ways}")
