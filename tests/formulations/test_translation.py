@@ -16,7 +16,7 @@ import nano
 from mainspring.checkpoints.bundle import Bundle, load
 from mainspring.checkpoints.multilingual import language_tokens, sides, target_prefix
 from mainspring.checkpoints.tokenizer import Tokenizer
-from mainspring.data.terms import Term, read_terms
+from mainspring.data.terms import Term, read_terms, terms_in
 from mainspring.errors import BadData, BadOption, Mismatch, Missing
 from mainspring.formulations import Inference, Limits, Prediction, Setup
 from mainspring.formulations.prediction import generation_options
@@ -368,9 +368,18 @@ def test_terms_are_written_as_asked(models: Any, tmp_path: Path) -> None:
 
 def test_terms_are_looked_for_as_words() -> None:
     term = Term("window", "Fenster")
-    assert term.occurs("The Window is open") and not term.occurs("windows")
-    assert Term("猫", "cat").occurs("黑猫来了")
-    assert Term("C++", "C++").occurs("in C++, say")
+    assert terms_in("The Window is open", [term]) == [term] and not terms_in("windows", [term])
+    for one, text in ((Term("猫", "cat"), "黑猫来了"), (Term("C++", "C++"), "in C++, say")):
+        assert terms_in(text, [one]) == [one]
+    assert Term("Rome", "Rom").is_written("in Rom.") and Term("a", "猫").is_written("黑猫来了")
+    assert not Term("Rome", "Rom").is_written("in Rome") and not term.is_written("das fenster")
+
+
+def test_a_term_within_a_longer_one_does_not_count() -> None:
+    york, city = Term("York", "Jork"), Term("New York", "Neu York")
+    assert terms_in("I see New York.", [york, city]) == [city]
+    assert terms_in("From York to New York.", [york, city]) == [york, city]
+    assert terms_in("York", [york, city]) == [york]
 
 
 @pytest.mark.parametrize(

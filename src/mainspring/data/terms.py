@@ -1,6 +1,7 @@
 """Lists of terms: how words are to be translated."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,37 @@ class Term:
     source: str
     target: str
 
-    def occurs(self, text: str) -> bool:
-        if SPACELESS_CHARACTER.search(self.source):
-            return self.source in text
-        pattern = rf"(?<!\w){re.escape(self.source)}(?!\w)"
-        return re.search(pattern, text, re.IGNORECASE) is not None
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where `source` stands in a text."""
+        return [found.span() for found in _words(self.source, re.IGNORECASE).finditer(text)]
+
+    def is_written(self, text: str) -> bool:
+        """Whether `target` stands in a text, and is not a part of other words."""
+        return _words(self.target).search(text) is not None
+
+
+def _words(words: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
+    """A pattern of these words by themselves; in a script without blanks wherever they stand."""
+    if SPACELESS_CHARACTER.search(words):
+        return re.compile(re.escape(words))
+    return re.compile(rf"(?<!\w){re.escape(words)}(?!\w)", flags)
+
+
+def terms_in(text: str, terms: Iterable[Term]) -> list[Term]:
+    """The terms that occur in a text. One that only occurs within a longer one does not count."""
+    found = [(term, term.places(text)) for term in terms]
+    taken = [(place, len(term.source)) for term, places in found for place in places]
+
+    def stands_alone(place: tuple[int, int], length: int) -> bool:
+        return not any(
+            size > length and begin <= place[0] and place[1] <= end for (begin, end), size in taken
+        )
+
+    return [
+        term
+        for term, places in found
+        if any(stands_alone(place, len(term.source)) for place in places)
+    ]
 
 
 def read_terms(file: str | Path) -> tuple[Term, ...]:

@@ -16,7 +16,7 @@ from mainspring import events, languages
 from mainspring.checkpoints.bundle import Bundle
 from mainspring.checkpoints.multilingual import sides, target_prefix
 from mainspring.checkpoints.tokenizer import Tokenizer
-from mainspring.data.terms import Term, read_terms
+from mainspring.data.terms import Term, read_terms, terms_in
 from mainspring.data.windows import text_windows
 from mainspring.errors import BadOption, Mismatch
 from mainspring.formulations import (
@@ -287,8 +287,8 @@ class Forcing:
         return self.encode(SHORTEST)
 
     def apply(self, text: str, answer: Prediction) -> Prediction:
-        wanted = [term for term in self.ids if term.occurs(text)]
-        if answer.error or all(term.target in answer.value for term in wanted):
+        wanted = terms_in(text, self.ids)
+        if answer.error or all(term.is_written(answer.value) for term in wanted):
             return answer
         assert self.how.options is not None
         [ids] = self.encode([text])
@@ -304,7 +304,7 @@ class Forcing:
             [self.ids[term] for term in wanted],
         )
         value = " ".join(self.tokenizer.decode(made.new_ids(0)).split())
-        missing = [term.target for term in wanted if term.target not in value]
+        missing = [term.target for term in wanted if not term.is_written(value)]
         if missing:
             events.warn(f"terms written otherwise than asked for: {', '.join(missing)}")
         return replace(answer, value=value, stop=made.stops[0], tokens=made.tokens[0])
